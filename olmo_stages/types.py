@@ -1,0 +1,244 @@
+"""The words of this project: stages, examples, activations, measurements, and who asks whom.
+
+Axis names used in array annotations everywhere: `example token layer d_model head class stage
+fold resample permutation`. Nothing here imports torch, so that configs and the command line stay
+quick; activations in memory are float32, which holds every bfloat16 value exactly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from olmo_stages.errors import ConfigError, DataError, PairingError
+
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+"""Where a layer is read. `attn_out` and `mlp_out` are the contributions to the residual stream."""
+
+Position = Literal["last", "mean", "first_content", "last_content"]
+"""Which token of an example is read; olmo_stages.data.spans says what each one means."""
+
+Format = Literal["auto", "raw", "chat_fixed"]
+"""How an example becomes a prompt; olmo_stages.data.formats says what each one does."""
+
+EMBEDDING_LAYER = -1
+"""Index of the token embeddings; layer i >= 0 is the output of block i."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One checkpoint of a lineage.
+
+    Args:
+        name: stage name, e.g. `think_sft`.
+        size: `tiny`, `7b`, ...; `custom` for a user's own checkpoint.
+        source: `miniature`, a hub repo id, or a local directory in Hugging Face format.
+        revision: branch, tag or commit on the hub; step name of the miniature family.
+        parent: the stage it was trained from; None for a root.
+        random_init: seed of a random initialisation of the same shape instead of the trained
+            weights, the control that shows what the architecture alone gives; None = trained.
+    """
+
+    name: str
+    size: str
+    source: str
+    revision: str = "main"
+    parent: "Stage | None" = None
+    random_init: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Short unique name for tables and folders, e.g. `think_sft@step_20` or `base (random)`."""
+        revision = "" if self.revision == "main" else f"@{self.revision}"
+        return self.name + revision + ("" if self.random_init is None else " (random)")
+
+    def lineage(self) -> "tuple[Stage, ...]":
+        """From the root to this stage."""
+        return (*(self.parent.lineage() if self.parent else ()), self)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text or chat.
+
+    Args:
+        id: unique within its data set; pairs the example across stages and keys its fold.
+        group: what must stay together in a split (the entity, template or source document).
+        label: 1 if the trait is present, else 0.
+        text: plain text; exactly one of `text` and `messages` is given.
+        messages: chat turns.
+        trait: what the label is about.
+    """
+
+    id: str
+    group: str
+    label: int
+    text: str | None = None
+    messages: tuple[Message, ...] | None = None
+    trait: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.messages is None):
+            raise DataError(f"example {self.id!r}: give either a text or messages, exactly one")
+        contents = [self.text] if self.messages is None else [m.content for m in self.messages]
+        if not contents or not all(content and content.strip() for content in contents):
+            raise DataError(f"example {self.id!r}: empty text; remove the row or fill it in")
+        if self.label not in {0, 1}:
+            raise DataError(f"example {self.id!r}: label {self.label!r} is neither 0 nor 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """One vector per example and layer.
+
+    Args:
+        stage: where they come from.
+        site: where each layer was read.
+        position: which token of each example.
+        layers: block indices of the first axis of `values`; -1 = embeddings.
+        layer_types: `embedding`, `sliding_attention` or `full_attention`, one per layer.
+        ids: example ids of the second axis of `values`.
+        values: activations in the model's own scale.
+        token_ids: the prompt's token ids per example, after truncation.
+        n_truncated: how many examples were cut from the left to fit the context.
+        model_digest: identity of the weights.
+        key: identity of this entry in the store.
+    """
+
+    stage: Stage
+    site: Site
+    position: Position
+    layers: tuple[int, ...]
+    layer_types: tuple[str, ...]
+    ids: tuple[str, ...]
+    values: Float[np.ndarray, "layer example d_model"]
+    token_ids: tuple[tuple[int, ...], ...]
+    n_truncated: int
+    model_digest: str
+    key: str
+
+    def __post_init__(self) -> None:
+        expected = (len(self.layers), len(self.ids))
+        if self.values.shape[:2] != expected or len(self.layer_types) != len(self.layers):
+            raise PairingError(
+                f"activations of {self.stage.label}: values {self.values.shape} do not fit "
+                f"{expected[0]} layers x {expected[1]} examples"
+            )
+        if len(self.token_ids) != len(self.ids):
+            raise PairingError(
+                f"activations of {self.stage.label}: {len(self.token_ids)} token sequences for "
+                f"{len(self.ids)} examples"
+            )
+
+
+class ActivationSource(Protocol):
+    """What an analysis asks for activations; hands out the same examples in the same order."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples of the second axis of every `Activations.values`."""
+        ...
+
+    def __call__(
+        self,
+        stage: Stage,
+        *,
+        site: Site = "resid_post",
+        position: Position = "last",
+        layers: tuple[int, ...] | None = None,
+    ) -> Activations:
+        """Activations of `stage`; `layers=None` means all blocks; -1 asks for the embeddings."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number, with what is needed to believe it.
+
+    Args:
+        metric: what was measured, e.g. `auroc`.
+        value: the number.
+        stage: label of the stage it is about.
+        reference: label of the other side, where there is one.
+        layer: block index, -1 = embeddings, None = not about one layer.
+        layer_type: `embedding`, `sliding_attention`, `full_attention` or empty.
+        variant: which version of the metric: `probe`, `baseline:length`, `transfer:own`, ...
+        ci_low: lower end of the interval.
+        ci_high: upper end of the interval.
+        null: median of the null distribution.
+        p: permutation p of this row alone.
+        p_max: p against the null of the maximum over layers (family-wise).
+        q: false discovery rate over layers (Benjamini-Hochberg).
+        n: number of examples.
+        n_groups: number of independent groups, the unit that was resampled.
+        seed: seed of every random choice behind the number.
+        note: what a reader must know, e.g. that a baseline explains it.
+    """
+
+    metric: str
+    value: float
+    stage: str
+    reference: str = ""
+    layer: int | None = None
+    layer_type: str = ""
+    variant: str = ""
+    ci_low: float | None = None
+    ci_high: float | None = None
+    null: float | None = None
+    p: float | None = None
+    p_max: float | None = None
+    q: float | None = None
+    n: int = 0
+    n_groups: int = 0
+    seed: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What an analysis returns.
+
+    Args:
+        measurements: tidy rows, one number each.
+        tensors: arrays worth keeping, by name (probe directions, thresholds).
+        figures: plotly figures as JSON text, by name.
+        headline: the few values of the sweep's comparison table, in column order.
+        warnings: what a reader must know, one sentence each.
+    """
+
+    measurements: tuple[Measurement, ...]
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
+    headline: Mapping[str, str | float | int | None] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Analysis(Protocol):
+    """A frozen dataclass whose fields are its options and whose call does the work."""
+
+    @property
+    def name(self) -> str:
+        """Stem of its module, its YAML and its metric prefix."""
+        ...
+
+    def __call__(
+        self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int
+    ) -> Result:
+        """Measure `stage`, against `reference` where the analysis compares."""
+        ...
+
+
+def check_choice(what: str, value: str, choices: "tuple[str, ...]") -> None:
+    """Raise ConfigError, naming the alternatives, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{what} {value!r} does not exist; choose from {', '.join(choices)}")
