@@ -7,7 +7,7 @@ quick; activations in memory are float32, which holds every bfloat16 value exact
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -141,6 +141,7 @@ class Activations:
             )
 
 
+@runtime_checkable
 class ActivationSource(Protocol):
     """What an analysis asks for activations; hands out the same examples in the same order."""
 
@@ -223,6 +224,7 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Analysis(Protocol):
     """A frozen dataclass whose fields are its options and whose call does the work."""
 
