@@ -78,6 +78,8 @@ class Example:
         text: plain text; exactly one of `text` and `messages` is given.
         messages: chat turns.
         trait: what the label is about.
+        polarity: kind of statement, e.g. `affirmative` or `negated`; a probe may be trained on one
+            kind and tested on the other.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Example:
     text: str | None = None
     messages: tuple[Message, ...] | None = None
     trait: str = ""
+    polarity: str = ""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
