@@ -1,1 +1,1 @@
-
+"""Readers, built-in contrast sets, prompts, token spans and group splits."""
