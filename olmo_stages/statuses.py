@@ -1,0 +1,126 @@
+"""How each job of a sweep is getting on, as one small file a job.
+
+Files rather than memory, because a job may run in another process or on another machine, and
+because a killed process cannot report.
+"""
+
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from olmo_stages.atomic import process_runs, safe_name, write_file
+from olmo_stages.provenance import redact, redact_arguments
+
+State = Literal["running", "ok", "cached", "failed", "killed", "missing"]
+"""`killed` and `missing` are found by `read_statuses`; a job writes the others itself."""
+
+_FOLDER = "jobs"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a job is getting on.
+
+    Args:
+        job: name, unique in its sweep.
+        state: see `State`.
+        folder: where its result is, once there is one.
+        error: why it failed, in one line.
+        seconds: wall time so far.
+        overrides: what the sweep set for this job.
+        headline: `Result.headline`.
+        about: what tells jobs apart (`Job.about()`), in column order.
+    """
+
+    job: str
+    state: State
+    folder: str | None = None
+    error: str = ""
+    seconds: float = 0.0
+    overrides: Sequence[str] = ()
+    headline: Mapping[str, str | float | int | None] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_status(sweep_dir: Path, status: Status) -> Path:
+    """Write or replace a job's status, with the process that wrote it.
+
+    Returns:
+        The file, in `sweep_dir/jobs`.
+    """
+    error = " ".join(status.error.split())
+    clean = dataclasses.replace(
+        status, error=redact(error), overrides=redact_arguments(status.overrides)
+    )
+    writer = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+    path = _path(sweep_dir, status.job)
+    write_file(path, json.dumps({**dataclasses.asdict(clean), "writer": writer}).encode())
+    return path
+
+
+def read_statuses(
+    sweep_dir: Path, expected: Sequence[str] | None = None, *, ended: bool = False
+) -> list[Status]:
+    """How the jobs of a sweep are getting on.
+
+    Args:
+        sweep_dir: folder of the sweep.
+        expected: names of its jobs, in the order wanted; None = the jobs that wrote a status.
+        ended: the sweep is over, so whatever still says `running` was killed. Without it a job is
+            known to be killed only if its process was on this machine.
+
+    Returns:
+        One status a job; a job without a status is `missing`.
+    """
+    if expected is None:
+        paths = sorted((sweep_dir / _FOLDER).glob("*.json"), key=lambda path: _natural(path.stem))
+        found = [_read(path, ended=ended) for path in paths]
+        return [status for status in found if status is not None]
+    found = [_read(_path(sweep_dir, job), ended=ended) for job in expected]
+    return [
+        Status(job, "missing", error="never started") if status is None else status
+        for job, status in zip(expected, found, strict=True)
+    ]
+
+
+def _path(sweep_dir: Path, job: str) -> Path:
+    return sweep_dir / _FOLDER / f"{safe_name(job)}.json"
+
+
+def _read(path: Path, *, ended: bool) -> Status | None:
+    try:
+        content = json.loads(path.read_bytes())
+        writer = content.pop("writer")
+        if content["state"] not in get_args(State):
+            return None
+        status = Status(**content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if status.state == "running" and (ended or _gone(writer)):
+        return dataclasses.replace(status, state="killed", error="killed before it finished")
+    return status
+
+
+def _gone(writer: Mapping[str, Any]) -> bool:
+    if writer["host"] != socket.gethostname():
+        return False
+    return not process_runs(writer["pid"]) or _born(writer["pid"]) != writer["born"]
+
+
+def _born(pid: int) -> str:
+    """Return a process's start time in clock ticks, which tells it from a later one of its id."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]  # a zombie has ended, only nobody asked how
+
+
+def _natural(text: str) -> tuple[int, int, str]:
+    return (0, int(text), "") if text.isdecimal() else (1, 0, text)
