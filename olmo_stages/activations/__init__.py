@@ -1,1 +1,1 @@
-
+"""The content-addressed store of activations, and extraction into it."""

@@ -1,1 +1,1 @@
-
+"""Loading with its guards, sites, and the forward pass."""

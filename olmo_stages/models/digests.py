@@ -1,0 +1,133 @@
+"""Identity of weights and tokenizers by their content. Does not import torch."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from olmo_stages.errors import ModelError
+
+INDEX = "model.safetensors.index.json"
+RANDOM_INIT_VERSION = "transformers-init-weights-1"
+"""Which initialisation `random_init` means; raise it when that changes."""
+
+_TOKENIZER_FILES = re.compile(
+    r"tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt"
+    r"|.*\.jinja|tokenizer\.model|spiece\.model"
+)
+_BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read `config.json` of a checkpoint directory.
+
+    Raises:
+        ModelError: it is not there or is not JSON.
+    """
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: config.json cannot be read ({error}); give a directory in Hugging Face format"
+        ) from error
+
+
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """List the safetensors files that hold the weights; the index decides where there is one.
+
+    Some released revisions carry a second set of shards that their index does not name.
+
+    Raises:
+        ModelError: no safetensors file, or one that the index names is missing.
+    """
+    if (path / INDEX).is_file():
+        names = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
+    else:
+        names = sorted(file.name for file in path.glob("*.safetensors"))
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise ModelError(f"{path}: {missing[0]} is named by {INDEX} but missing; download it again")
+    if not names:
+        pickles = " (pickled .bin weights are never loaded)" if any(path.glob("*.bin")) else ""
+        raise ModelError(
+            f"{path}: no *.safetensors file{pickles}; save the model with save_pretrained()"
+        )
+    return tuple(path / name for name in names)
+
+
+def config_digest(path: Path) -> str:
+    """Digest of the architecture: config.json without the fields that only keep books."""
+    config = {key: value for key, value in read_config(path).items() if key not in _BOOKKEEPING}
+    return _digest(config)
+
+
+def weights_digest(path: Path, cache: Path) -> str:
+    """Digest of a local checkpoint: the content of its weight files and its config.
+
+    Args:
+        path: checkpoint directory in Hugging Face format.
+        cache: folder where digests are kept with the sizes and modification times of the files
+            they were made from, so that large weights are hashed once.
+    """
+    files = weight_files(path)
+    stats = [file.stat() for file in files]
+    seen = [
+        [file.name, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)
+    ]
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    record = cache / "digests" / f"{name}.json"
+    contents = _recorded(record, seen)
+    if contents is None:
+        contents = [_file_digest(file) for file in files]
+        _record(record, {"files": seen, "contents": contents})
+    named = {file.name: content for file, content in zip(files, contents, strict=True)}
+    return _digest({"config": config_digest(path), "weights": named})
+
+
+def random_digest(path: Path, seed: int) -> str:
+    """Digest of a random initialisation: it depends on the config and the seed, on no weight."""
+    return _digest({"config": config_digest(path), "init": RANDOM_INIT_VERSION, "seed": seed})
+
+
+def tokenizer_digest(path: Path) -> str:
+    """Digest of the tokenizer's files, its chat template included.
+
+    Raises:
+        ModelError: the directory has no tokenizer.
+    """
+    files = sorted(
+        file for file in path.iterdir() if file.is_file() and _TOKENIZER_FILES.fullmatch(file.name)
+    )
+    if not files:
+        raise ModelError(f"{path}: no tokenizer files; copy them there with save_pretrained()")
+    return _digest({file.name: _file_digest(file) for file in files})
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _recorded(record: Path, seen: list[list[Any]]) -> list[str] | None:
+    try:
+        content = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return None
+    return content["contents"] if content.get("files") == seen else None
+
+
+def _record(record: Path, content: dict[str, Any]) -> None:
+    temporary = record.with_name(f"{record.name}.tmp.{os.getpid()}")
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content))
+        temporary.replace(record)
+    except OSError:
+        # A cache that cannot be written costs hashing again, nothing else.
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,249 @@
+"""The forward pass that reads activations and keeps only what was asked for.
+
+It runs the decoder without its vocabulary head, stops after the last layer asked for, pads on the
+right (exact for causal models) with attention mask and position ids, and pools inside the hooks, so
+that a batch leaves one vector per example, site, position and layer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from olmo_stages.errors import ModelError, NonFiniteError
+from olmo_stages.models.sites import Decoder, Hidden, hooks, on_input, on_output
+from olmo_stages.types import EMBEDDING_LAYER, Position, Site
+
+
+class Capture(NamedTuple):
+    """What is read in every layer asked for."""
+
+    site: Site
+    position: Position
+
+
+class Key(NamedTuple):
+    """Name of one pooled tensor."""
+
+    site: Site
+    position: Position
+    layer: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example, ready for the model.
+
+    Args:
+        id: for error messages.
+        token_ids: the prompt, without padding.
+        tokens: for each position, the indices of the tokens that are averaged.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    tokens: Mapping[Position, tuple[int, ...]]
+
+
+class _Stop(Exception):
+    """The last layer asked for has been read."""
+
+
+def batches(lengths: Sequence[int], token_budget: int) -> Iterator[slice]:
+    """Cut neighbours into batches whose padded size stays within a budget.
+
+    Args:
+        lengths: tokens per example, best sorted, in the order in which they run.
+        token_budget: largest number of tokens of a batch, padding included; an example that is
+            longer by itself is a batch alone.
+
+    Yields:
+        Slices that cover `lengths` in order.
+    """
+    start, longest = 0, 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > start and longest * (i + 1 - start) > token_budget:
+            yield slice(start, i)
+            start, longest = i, length
+    if lengths:
+        yield slice(start, len(lengths))
+
+
+def pooled(
+    decoder: Decoder,
+    items: Sequence[Item],
+    captures: Sequence[Capture],
+    layers: Sequence[int],
+    *,
+    token_budget: int,
+    on_batch: Callable[[int], None] = lambda _n_tokens: None,
+) -> dict[Key, Float[torch.Tensor, "example d_model"]]:
+    """Run the decoder and pool its hidden states.
+
+    Args:
+        decoder: from `find_decoder`.
+        items: in the order of the result; sorted by length they waste the least padding.
+        captures: sites and positions.
+        layers: block indices; -1 = the embeddings (input of block 0), whatever the site.
+        token_budget: see `batches`.
+        on_batch: told after each forward pass how many tokens (without padding) it held.
+
+    Returns:
+        One tensor per capture and layer on the CPU; float32 for means, which are also summed in
+        float32, else the model's dtype.
+
+    Raises:
+        ModelError: a token id that the model has no embedding for.
+        NonFiniteError: names the first layer and example whose activations are not finite.
+    """
+    parts: dict[Key, list[torch.Tensor]] = {
+        Key(*capture, layer): [] for capture in captures for layer in sorted(layers)
+    }
+    _check_ids(decoder, items)
+    for chunk in batches([len(item.token_ids) for item in items], token_budget):
+        batch = items[chunk]
+        for key, vectors in _run(decoder, batch, captures, sorted(layers)).items():
+            _check_finite(key, batch, vectors)
+            parts[key].append(vectors.cpu())
+        on_batch(sum(len(item.token_ids) for item in batch))
+    return {key: torch.cat(vectors) for key, vectors in parts.items()}
+
+
+def _run(
+    decoder: Decoder, batch: Sequence[Item], captures: Sequence[Capture], layers: Sequence[int]
+) -> dict[Key, torch.Tensor]:
+    device = next(decoder.model.parameters()).device
+    ids, mask = _pad(batch, device)
+    chosen = {
+        capture.position: _token_mask(batch, capture.position, ids.shape[1], device)
+        for capture in captures
+    }
+    found: dict[Key, torch.Tensor] = {}
+
+    def register(stack: ExitStack) -> None:
+        for layer in layers:
+            for capture in captures:
+                read = _reader(found, Key(*capture, layer), chosen[capture.position])
+                _place(stack, decoder, capture.site, layer, read)
+        # Registered after the readers, because hooks run in the order of their registration.
+        if layers[-1] == EMBEDDING_LAYER:
+            on_input(stack, decoder.blocks[0].module, _stop)
+        else:
+            on_output(stack, decoder.blocks[layers[-1]].module, _stop)
+
+    positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
+    with hooks(register), torch.inference_mode(), suppress(_Stop):
+        decoder.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    return found
+
+
+def _place(
+    stack: ExitStack,
+    decoder: Decoder,
+    site: Site,
+    layer: int,
+    read: Callable[[torch.Tensor], None],
+) -> None:
+    block = decoder.blocks[max(layer, 0)]
+    if layer == EMBEDDING_LAYER:
+        on_input(stack, block.module, read)
+        return
+    match site:
+        case "resid_pre":
+            on_input(stack, block.module, read)
+        case "attn_out":
+            on_output(stack, block.attn, read)
+        case "resid_mid":
+            on_input(stack, block.mid, read)
+        case "mlp_out":
+            on_output(stack, block.mlp, read)
+        case "resid_post":
+            on_output(stack, block.module, read)
+
+
+def _reader(
+    found: dict[Key, torch.Tensor], key: Key, chosen: Bool[torch.Tensor, "example token"]
+) -> Callable[[torch.Tensor], None]:
+    def read(hidden: Hidden) -> None:
+        if hidden.shape[:2] != chosen.shape:
+            raise ModelError(
+                f"layer {key.layer}, {key.site}: shape {tuple(hidden.shape)} for a batch of "
+                f"{tuple(chosen.shape)} tokens; this architecture is not supported"
+            )
+        found[key] = pool(hidden, chosen, mean=key.position == "mean")
+
+    return read
+
+
+def pool(
+    hidden: Hidden, chosen: Bool[torch.Tensor, "example token"], *, mean: bool
+) -> Float[torch.Tensor, "example d_model"]:
+    """Pool the chosen tokens of each example.
+
+    Args:
+        hidden: hidden states, in the model's dtype.
+        chosen: the tokens; exactly one an example unless `mean`.
+        mean: average in float32; else the one token as it is.
+
+    Returns:
+        One vector per example.
+    """
+    if not mean:
+        return hidden[chosen]
+    # `where`, not a product: what padding holds may be nan, and 0 * nan is nan.
+    kept = torch.where(chosen[..., None], hidden.float(), 0.0)
+    return kept.sum(dim=1) / chosen.sum(dim=1, keepdim=True)
+
+
+def _stop(_hidden: torch.Tensor) -> None:
+    raise _Stop
+
+
+def _pad(
+    batch: Sequence[Item], device: torch.device
+) -> tuple[Int[torch.Tensor, "example token"], Int[torch.Tensor, "example token"]]:
+    """Token ids padded on the right with 0, and the mask that hides the padding."""
+    longest = max(len(item.token_ids) for item in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    mask = torch.zeros(len(batch), longest, dtype=torch.long)
+    for row, item in enumerate(batch):
+        ids[row, : len(item.token_ids)] = torch.tensor(item.token_ids)
+        mask[row, : len(item.token_ids)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _token_mask(
+    batch: Sequence[Item], position: Position, width: int, device: torch.device
+) -> Bool[torch.Tensor, "example token"]:
+    chosen = torch.zeros(len(batch), width, dtype=torch.bool)
+    for row, item in enumerate(batch):
+        chosen[row, list(item.tokens[position])] = True
+    counts = chosen.sum(dim=1)
+    if not bool((counts >= 1).all() if position == "mean" else (counts == 1).all()):
+        raise ModelError(
+            f"position {position!r} must choose one token of each example, or several for a mean"
+        )
+    return chosen.to(device)
+
+
+def _check_ids(decoder: Decoder, items: Sequence[Item]) -> None:
+    for item in items:
+        if not item.token_ids or max(item.token_ids) >= decoder.n_embeddings:
+            raise ModelError(
+                f"example {item.id!r}: token ids {item.token_ids[:3]}... do not fit the model's "
+                f"{decoder.n_embeddings} embeddings; tokenizer and weights do not belong together"
+            )
+
+
+def _check_finite(key: Key, batch: Sequence[Item], vectors: torch.Tensor) -> None:
+    finite = torch.isfinite(vectors).all(dim=-1)
+    if not bool(finite.all()):
+        first = batch[int(torch.nonzero(~finite)[0])].id
+        raise NonFiniteError(
+            f"layer {key.layer}, {key.site}: activations of example {first!r} are not finite in "
+            f"{vectors.dtype}; use compute.dtype=float32 or leave the example out"
+        )

@@ -1,0 +1,210 @@
+"""From a stage to a checkpoint directory, and from there to a model that may be trusted."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from olmo_stages.errors import ModelError
+from olmo_stages.models import digests, guards
+from olmo_stages.models.sites import Decoder, find_decoder
+from olmo_stages.types import Stage
+
+ATTENTION = "sdpa"
+"""Attention implementation; part of an activation's identity."""
+
+QUANTISATION = "none"
+"""Quantisation of the weights; part of an activation's identity."""
+
+MINIATURE = "miniature"
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Some repositories also hold the weights as .bin, twice the download and pickled.
+_CONFIG_FILES = ["*.json", "*.txt", "*.jinja"]
+_HUB_FILES = ["*.safetensors*", *_CONFIG_FILES]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint directory on this machine.
+
+    Args:
+        path: directory in Hugging Face format.
+        commit: commit of the hub repository; None for a local directory.
+    """
+
+    path: Path
+    commit: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in memory.
+
+    Args:
+        stage: what it is.
+        model: the causal language model, in eval mode.
+        decoder: its decoder with the modules behind each site.
+    """
+
+    stage: Stage
+    model: torch.nn.Module
+    decoder: Decoder
+
+
+def locate(stage: Stage, cache: Path) -> Checkpoint:
+    """Find a stage's checkpoint; build it (miniature family) or download it where needed.
+
+    Args:
+        stage: its source is `miniature`, a local directory, or a hub repo id.
+        cache: folder under which the miniature family is kept.
+
+    Returns:
+        The directory, which holds a config and safetensors weights.
+
+    Raises:
+        ModelError: there is no such checkpoint, or it cannot be reached.
+    """
+    if stage.source == MINIATURE:
+        from olmo_stages import miniature  # late: building needs the trainers
+
+        found = Checkpoint(
+            miniature.ensure(stage.name, stage.revision, root=cache / MINIATURE), None
+        )
+    elif (path := Path(stage.source).expanduser()).is_dir():
+        found = Checkpoint(path, None)
+    elif _HUB_ID.fullmatch(stage.source):
+        found = _download(stage)
+    else:
+        raise ModelError(
+            f"stage {stage.label}: directory {stage.source} does not exist; give a directory in "
+            "Hugging Face format or a hub id like allenai/Olmo-3-1025-7B"
+        )
+    digests.read_config(found.path)
+    if stage.random_init is None:
+        digests.weight_files(found.path)
+    return found
+
+
+def model_digest(stage: Stage, checkpoint: Checkpoint, cache: Path) -> str:
+    """Identity of the weights that `load` would give.
+
+    Args:
+        stage: trained or randomly initialised.
+        checkpoint: where it lies.
+        cache: folder that remembers the digests of large files.
+
+    Returns:
+        The commit for a hub snapshot, whatever the spelling of its id; a digest of the content for
+        a local directory; a digest of config and seed for a random initialisation.
+    """
+    if stage.random_init is not None:
+        return digests.random_digest(checkpoint.path, stage.random_init)
+    if checkpoint.commit is not None:
+        return checkpoint.commit
+    return digests.weights_digest(checkpoint.path, cache)
+
+
+def load(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Loaded:
+    """Load a stage's model, or initialise one of the same shape at random.
+
+    `stage.random_init` runs transformers' own `_init_weights` on the CPU from that seed: normal
+    with the config's `initializer_range` (0.02 for OLMo) for matrices and embeddings, ones for norm
+    gains. That is how training of these families starts. With gains of 1 each contribution of a
+    post-norm block has root mean square 1, fifty times the embeddings, so the token's own
+    embedding fades from the residual stream within a block or two; the embedding layer itself is
+    the baseline for what token identity alone gives.
+
+    Args:
+        stage: which weights.
+        checkpoint: from `locate`.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        The model in eval mode; its weights are complete and finite.
+
+    Raises:
+        ModelError: the checkpoint cannot be used; says why.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    guards.check_transformers(transformers.__version__)
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    where = f"stage {stage.label} ({checkpoint.path})"
+    try:
+        model, info = _build(stage, checkpoint.path, dtype)
+    # What transformers raises for files that it cannot read or does not know.
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{where} cannot be loaded: {reason}") from error
+    guards.check_keys(where, info)
+    guards.check_finite(where, model)
+    model = model.to(device).eval().requires_grad_(requires_grad=False)
+    return Loaded(stage, model, find_decoder(model))
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 (transformers types it loosely)
+    """Load the tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: it has none, or one that needs code of its own.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            checkpoint.path, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"tokenizer of {checkpoint.path} cannot be loaded: {reason}") from error
+
+
+def _build(stage: Stage, path: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """The model and which of its weights the checkpoint did not give it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": ATTENTION}
+    if stage.random_init is not None:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stage.random_init)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+        return model, {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
+    # With output_loading_info the answer is a pair, which the type of from_pretrained leaves out.
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+        **options,
+    )
+    return loaded
+
+
+def _download(stage: Stage) -> Checkpoint:
+    import huggingface_hub
+
+    patterns = _CONFIG_FILES if stage.random_init is not None else _HUB_FILES
+    try:
+        path = Path(
+            huggingface_hub.snapshot_download(
+                stage.source, revision=stage.revision, allow_patterns=patterns
+            )
+        )
+    # All of the hub's errors are one or the other: unknown id or revision, gated, no connection.
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"stage {stage.label}: {stage.source} at revision {stage.revision} is neither a "
+            f"directory nor in reach on the hub ({type(error).__name__}); check the id and the "
+            "revision, connect or log in (hf auth login), or give a local directory"
+        ) from error
+    return Checkpoint(path, path.name if _COMMIT.fullmatch(path.name) else None)
