@@ -1,0 +1,1 @@
+"""The built-in contrast sets, written by this project."""

@@ -1,0 +1,118 @@
+"""A data set that has passed the checks every analysis relies on."""
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+
+from olmo_stages.errors import DataError
+from olmo_stages.types import Example, Format
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled examples, checked, in a fixed order.
+
+    Args:
+        name: name for tables and folders.
+        examples: the examples.
+        format: how they become prompts.
+
+    Raises:
+        DataError: no examples, duplicate ids, the same text in two groups or with two labels, one
+            class only, or a class that lies in one group and so cannot be split.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    format: Format = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise DataError(f"data {self.name!r} holds no examples")
+        _check_ids(self.name, self.examples)
+        _check_texts(self.name, self.examples)
+        _check_classes(self.name, self.examples)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the content in order: ids, groups, labels, traits, polarities, texts."""
+        sha = hashlib.sha256()
+        for e in self.examples:
+            row = [e.id, e.group, e.label, e.trait, e.polarity, *content(e)]
+            sha.update(json.dumps(row).encode("utf-8") + b"\n")
+        return sha.hexdigest()
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples."""
+        return len(self.examples)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of independent groups."""
+        return len({example.group for example in self.examples})
+
+
+def content(example: Example) -> list[str]:
+    """Return what the model reads of an example, as a list that tells texts from chats."""
+    if example.messages is None:
+        return ["text", str(example.text)]
+    return ["messages", *(part for m in example.messages for part in (m.role, m.content))]
+
+
+def content_id(example_content: list[str]) -> str:
+    """Return an id made from content alone, for examples that come without one."""
+    return hashlib.sha256(json.dumps(example_content).encode("utf-8")).hexdigest()[:16]
+
+
+def _check_ids(name: str, examples: tuple[Example, ...]) -> None:
+    first: dict[str, tuple[int, Example]] = {}
+    for number, example in enumerate(examples, start=1):
+        earlier, other = first.setdefault(example.id, (number, example))
+        if other is example:
+            continue
+        if content(other) == content(example):
+            raise DataError(
+                f"data {name!r}: examples {earlier} and {number} are the same "
+                f"({content(example)[-1]!r:.60}); remove one"
+            )
+        raise DataError(
+            f"data {name!r}: examples {earlier} and {number} have the same id {example.id!r}; ids "
+            "must be unique, because they pair an example across stages"
+        )
+
+
+def _check_texts(name: str, examples: tuple[Example, ...]) -> None:
+    first: dict[tuple[str, ...], Example] = {}
+    for example in examples:
+        other = first.setdefault(tuple(content(example)), example)
+        if other.label != example.label:
+            raise DataError(
+                f"data {name!r}: examples {other.id!r} and {example.id!r} hold the same text with "
+                "different labels; remove one"
+            )
+        if other.group != example.group:
+            raise DataError(
+                f"data {name!r}: examples {other.id!r} and {example.id!r} hold the same text in "
+                "different groups, so that it could be trained and tested on; remove one or give "
+                "both the same group"
+            )
+
+
+def _check_classes(name: str, examples: tuple[Example, ...]) -> None:
+    groups: dict[int, set[str]] = defaultdict(set)
+    for example in examples:
+        groups[example.label].add(example.group)
+    for label in (0, 1):
+        if not groups[label]:
+            raise DataError(
+                f"data {name!r}: all {len(examples)} examples have label {1 - label}; "
+                f"add examples of label {label} or check the label map"
+            )
+        if len(groups[label]) == 1:
+            (group,) = groups[label]
+            raise DataError(
+                f"data {name!r}: all examples of label {label} are in group {group!r}, so that no "
+                "split can test on them; use smaller groups or add examples"
+            )

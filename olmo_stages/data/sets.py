@@ -1,0 +1,154 @@
+"""The data sets that conf/data/*.yaml can name: built in, from a file, from the hub."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from olmo_stages.data import mapping, readers
+from olmo_stages.data.contrast import arithmetic, manners, sentiment, truth
+from olmo_stages.data.contrast import miniature as small
+from olmo_stages.data.dataset import Dataset
+from olmo_stages.data.formats import FORMATS
+from olmo_stages.data.labels import Labels, Raw
+from olmo_stages.data.mapping import Columns
+from olmo_stages.errors import ConfigError
+from olmo_stages.types import Example, Format, check_choice
+
+ENGLISH: Mapping[str, Callable[[], tuple[Example, ...]]] = {
+    "truth": truth.examples,
+    "sentiment": sentiment.examples,
+    "manners": manners.examples,
+    "arithmetic": arithmetic.examples,
+}
+MINIATURE: Mapping[str, Callable[[], tuple[Example, ...]]] = {
+    "truth": small.truth,
+    "sentiment": small.sentiment,
+    "manners": small.manners,
+    "arithmetic": small.arithmetic,
+}
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A contrast set written by this project.
+
+    Args:
+        name: `truth`, `sentiment`, `manners` or `arithmetic`.
+        vocabulary: plain English, the miniature world's words, or whichever suits the model.
+        format: how examples become prompts.
+
+    Raises:
+        ConfigError: an unknown name or format.
+    """
+
+    name: str
+    vocabulary: Literal["auto", "english", "miniature"] = "auto"
+    format: Format = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("data", self.name, tuple(ENGLISH))
+        check_choice("data.vocabulary", self.vocabulary, ("auto", "english", "miniature"))
+        check_choice("data.format", self.format, FORMATS)
+
+    def load(self, *, miniature: bool) -> Dataset:
+        """Return the examples; `miniature` says whether the model knows only the small world."""
+        if (miniature and self.vocabulary == "auto") or self.vocabulary == "miniature":
+            return Dataset(f"{self.name}_miniature", MINIATURE[self.name](), self.format)
+        return Dataset(self.name, ENGLISH[self.name](), self.format)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What data of one's own have in common, from a file or from the hub.
+
+    Args:
+        path: where they are; None is an error only when they are loaded.
+        name: name for tables and folders; None = taken from the path.
+        columns: which column is what.
+        positive: the raw label that means 1, all others meaning 0.
+        label_map: 0 or 1 for each raw label; instead of `positive`.
+        trait: what the labels are about, where no column says it.
+        limit: how many examples at most; whole groups are chosen by a hash of their names.
+        limit_seed: another seed makes another choice.
+        format: how examples become prompts.
+
+    Raises:
+        ConfigError: an unknown format, or options that contradict one another.
+    """
+
+    path: str | None = None
+    name: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    positive: Raw | None = None
+    label_map: Mapping[Raw, int] | None = None
+    trait: str = ""
+    limit: int | None = None
+    limit_seed: int = 0
+    format: Format = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("data.format", self.format, FORMATS)
+        Labels(self.positive, self.label_map)
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"data.limit={self.limit} leaves no examples; give 1 or more")
+
+    def _dataset(self, table: readers.Table, name: str) -> Dataset:
+        labels = Labels(self.positive, self.label_map)
+        examples = mapping.examples(table, self.columns, labels, self.trait)
+        chosen = mapping.limited(examples, self.limit, self.limit_seed)
+        return Dataset(self.name or name, chosen, self.format)
+
+
+@dataclass(frozen=True)
+class FromFile(Own):
+    """A jsonl, json, csv, tsv or parquet file.
+
+    Args:
+        separator: of csv columns; None = found out from the header.
+    """
+
+    separator: str | None = None
+
+    def load(self, *, miniature: bool = False) -> Dataset:
+        """Read the file; the data are the same whatever the model.
+
+        Raises:
+            ConfigError: no path was given.
+            DataError: the file cannot be used as it is.
+        """
+        del miniature
+        if self.path is None:
+            raise ConfigError("data=file needs a file: data.path=my.csv (or jsonl, json, parquet)")
+        return self._dataset(readers.read_file(self.path, self.separator), Path(self.path).stem)
+
+
+@dataclass(frozen=True)
+class FromHub(Own):
+    """A data set of the Hugging Face hub, or a local folder of one.
+
+    Args:
+        split: which split; may be None where there is only one.
+        subset: which configuration of the data set.
+        revision: branch, tag or commit on the hub.
+    """
+
+    split: str | None = None
+    subset: str | None = None
+    revision: str | None = None
+
+    def load(self, *, miniature: bool = False) -> Dataset:
+        """Fetch the data; they are the same whatever the model.
+
+        Raises:
+            ConfigError: no path was given.
+            DataError: the data set cannot be reached or used as it is.
+        """
+        del miniature
+        if self.path is None:
+            raise ConfigError("data=hub needs a data set: data.path=owner/name or a local folder")
+        table = readers.read_hub(
+            self.path, split=self.split, subset=self.subset, revision=self.revision
+        )
+        parts = [Path(self.path).name, self.subset, self.split]
+        return self._dataset(table, "_".join(part for part in parts if part))
