@@ -1,1 +1,1 @@
-
+"""The analyses, one file each; they never import one another."""

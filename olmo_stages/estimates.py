@@ -1,0 +1,285 @@
+"""Intervals, permutation nulls and multiple comparisons.
+
+The unit of resampling is the group (the entity, template or document), never the token and never
+the example: examples of one group are not independent, and duplicating them must not make an
+interval narrower. Weights carry resamples: `weights[b, i]` is how often example i's group was drawn
+in resample b, so that any weighted statistic can be bootstrapped by matrix products.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+LEVEL = 0.95
+"""Coverage of every interval this package reports."""
+
+
+def group_weights(
+    groups: Sequence[str], n_resamples: int, seed: int
+) -> Float[np.ndarray, "resample example"]:
+    """How often each example's group is drawn when the groups are resampled with replacement.
+
+    Args:
+        groups: group of each example.
+        n_resamples: number of bootstrap resamples.
+        seed: the same seed and groups give the same resamples, which pairs two stages.
+
+    Returns:
+        Multiplicities, one row a resample; all examples of a group share theirs.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    draws = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=n_resamples
+    )
+    return draws[:, member].astype(np.float64)
+
+
+def interval(
+    samples: Float[np.ndarray, " resample"], n_groups: int, level: float = LEVEL
+) -> tuple[float, float]:
+    """Expanded percentile bootstrap interval.
+
+    The plain percentile interval is too short by sqrt((G-1)/G) and uses normal quantiles; both
+    matter for tens of groups.
+
+    Args:
+        samples: the statistic on each resample; resamples in which it is undefined are NaN.
+        n_groups: number of groups that were resampled, G.
+        level: coverage.
+
+    Returns:
+        Lower and upper end, NaN if fewer than two groups or no defined resample.
+
+    Source:
+        Hesterberg 2015, What Teachers Should Know About the Bootstrap, section 5.3 ("expanded
+        percentile interval").
+    """
+    defined = samples[np.isfinite(samples)]
+    if n_groups < 2 or not len(defined):
+        return float("nan"), float("nan")
+    quantile = stats.t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(n_groups / (n_groups - 1))
+    tail = float(stats.norm.sf(quantile))
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bounded_interval(
+    value: float, samples: Float[np.ndarray, " resample"], n_groups: int, level: float = LEVEL
+) -> tuple[float, float]:
+    """`interval` for a statistic in [0, 1] that may sit at its bound.
+
+    At the bound every resample has the same value and the bootstrap returns a point. There the
+    Wilson score interval with the groups as trials is used instead, conservative because a group
+    holds at least one example.
+
+    Args:
+        value: the statistic on the data.
+        samples: the statistic on each resample.
+        n_groups: number of groups.
+        level: coverage.
+
+    Returns:
+        Lower and upper end, both in [0, 1].
+    """
+    if value in {0.0, 1.0} and n_groups > 0:
+        return wilson(round(value * n_groups), n_groups, level)
+    low, high = interval(samples, n_groups, level)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson score interval of a proportion."""
+    low, high = proportion_confint(successes, trials, alpha=1 - level, method="wilson")
+    return float(np.asarray(low)), float(np.asarray(high))
+
+
+def difference_interval(
+    samples: Float[np.ndarray, " resample"], n_groups: int, level: float = LEVEL
+) -> tuple[float, float]:
+    """`interval` of a paired difference of two statistics in [0, 1].
+
+    Where both sides sit at the same bound, every resample gives zero and says nothing about how
+    large a difference could have gone unseen; that is what the Wilson interval of "all groups
+    alike" bounds.
+
+    Args:
+        samples: the difference on each resample.
+        n_groups: number of groups.
+        level: coverage.
+
+    Returns:
+        Lower and upper end.
+    """
+    if n_groups > 0 and not np.any(samples):
+        unseen = 1 - wilson(n_groups, n_groups, level)[0]
+        return -unseen, unseen
+    return interval(samples, n_groups, level)
+
+
+def auroc(
+    scores: Float[np.ndarray, "head example"],
+    labels: Int[np.ndarray, " example"],
+    folds: Int[np.ndarray, " example"],
+    weights: Float[np.ndarray, "resample example"],
+) -> Float[np.ndarray, "resample head"]:
+    """Area under the ROC curve within folds, for every resample.
+
+    Scores of different folds come from different fits and share no scale, so only pairs of one
+    fold are compared: the concordant share of all (positive, negative) pairs of the same fold,
+    ties counting one half. Constant scores give exactly 0.5.
+
+    Args:
+        scores: out-of-fold scores, higher = more positive.
+        labels: 0 or 1.
+        folds: fold in which each example was held out; a negative fold leaves the example out.
+        weights: multiplicity of each example; ones give the plain statistic.
+
+    Returns:
+        Values in [0, 1]; NaN where a resample has no pair.
+    """
+    concordant = np.zeros((len(weights), len(scores)))
+    pairs = np.zeros((len(weights), 1))
+    for fold in np.unique(folds[folds >= 0]):
+        positive = (folds == fold) & (labels == 1)
+        negative = (folds == fold) & (labels == 0)
+        w_positive, w_negative = weights[:, positive], weights[:, negative]
+        pairs[:, 0] += w_positive.sum(1) * w_negative.sum(1)
+        for head, row in enumerate(scores):
+            difference = row[positive][:, None] - row[negative][None]
+            wins = (np.sign(difference) + 1) / 2
+            concordant[:, head] += ((w_positive @ wins) * w_negative).sum(1)
+    with np.errstate(invalid="ignore"):
+        return concordant / pairs
+
+
+def balanced_accuracy(
+    correct: Bool[np.ndarray, "head example"],
+    labels: Int[np.ndarray, " example"],
+    weights: Float[np.ndarray, "resample example"],
+) -> Float[np.ndarray, "resample head"]:
+    """Mean of the recalls of both classes, for every resample.
+
+    Args:
+        correct: whether each example was classified right.
+        labels: 0 or 1.
+        weights: multiplicity of each example.
+
+    Returns:
+        Values in [0, 1], 0.5 = chance; NaN where a resample lacks a class.
+    """
+    with np.errstate(invalid="ignore"):
+        recalls = [
+            (weights[:, labels == c] @ correct[:, labels == c].T.astype(np.float64))
+            / weights[:, labels == c].sum(1, keepdims=True)
+            for c in (0, 1)
+        ]
+    return (recalls[0] + recalls[1]) / 2
+
+
+def log_loss(
+    logits: Float[np.ndarray, "head example"],
+    labels: Int[np.ndarray, " example"],
+    weights: Float[np.ndarray, "resample example"],
+) -> Float[np.ndarray, "resample head"]:
+    """Class-balanced logistic loss in nats per example, for every resample; ln 2 = no knowledge."""
+    loss = np.logaddexp(0.0, np.where(labels == 1, -logits, logits))
+    with np.errstate(invalid="ignore"):
+        parts = [
+            (weights[:, labels == c] @ loss[:, labels == c].T)
+            / weights[:, labels == c].sum(1, keepdims=True)
+            for c in (0, 1)
+        ]
+    return (parts[0] + parts[1]) / 2
+
+
+def permuted_labels(
+    labels: Int[np.ndarray, " example"], groups: Sequence[str], n_permutations: int, seed: int
+) -> Int[np.ndarray, "permutation example"]:
+    """Relabellings under which 'the label says nothing beyond the group' is exchangeable.
+
+    Where labels vary within a group they are permuted within it; groups of one label exchange
+    their labels among one another as whole blocks.
+
+    Args:
+        labels: 0 or 1.
+        groups: group of each example.
+        n_permutations: number of relabellings.
+        seed: of the permutations.
+
+    Returns:
+        One relabelling a row.
+
+    Source:
+        Winkler et al. 2015, Multi-level block permutation (within- and whole-block exchange).
+    """
+    rng = np.random.default_rng(seed)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(member == g) for g in range(len(names))]
+    pure = [m for m in members if len(set(labels[m])) == 1]
+    mixed = [m for m in members if len(set(labels[m])) == 2]
+    relabelled = np.tile(labels, (n_permutations, 1))
+    for m in mixed:
+        relabelled[:, m] = rng.permuted(relabelled[:, m], axis=1)
+    if pure:
+        blocks = np.array([labels[m[0]] for m in pure])
+        shuffled = rng.permuted(np.tile(blocks, (n_permutations, 1)), axis=1)
+        for column, m in enumerate(pure):
+            relabelled[:, m] = shuffled[:, [column]]
+    return relabelled
+
+
+def permutation_auroc(
+    scores: Float[np.ndarray, "permutation example"],
+    labels: Int[np.ndarray, "permutation example"],
+    folds: Int[np.ndarray, " example"],
+) -> Float[np.ndarray, " permutation"]:
+    """`auroc` where scores and labels both change from row to row (one refit a relabelling).
+
+    Args:
+        scores: out-of-fold scores of the probe refitted to each relabelling.
+        labels: the relabellings.
+        folds: fold in which each example was held out; negative folds are left out.
+
+    Returns:
+        Values in [0, 1]; 0.5 where a relabelling leaves no pair in any fold.
+    """
+    concordant = np.zeros(len(scores))
+    pairs = np.zeros(len(scores))
+    for fold in np.unique(folds[folds >= 0]):
+        held_out = folds == fold
+        ranks = stats.rankdata(scores[:, held_out], axis=1)
+        y = labels[:, held_out]
+        n_positive = y.sum(1)
+        concordant += (ranks * y).sum(1) - n_positive * (n_positive + 1) / 2
+        pairs += n_positive * (y.shape[1] - n_positive)
+    return np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
+
+
+def permutation_p(observed: float, null: Float[np.ndarray, " permutation"]) -> float:
+    """One-sided p of an observed value: (1 + count of null values at least as large) / (1 + N).
+
+    Source:
+        Phipson & Smyth 2010, Permutation P-values Should Never Be Zero.
+    """
+    # Values equal up to rounding are ties: otherwise p depends on the order of summation.
+    return float((1 + np.sum(null >= observed - 1e-12)) / (1 + len(null)))
+
+
+def max_statistic_p(
+    observed: Float[np.ndarray, " layer"], null: Float[np.ndarray, "permutation layer"]
+) -> Float[np.ndarray, " layer"]:
+    """Family-wise p of each layer against the null of the maximum over layers.
+
+    Source:
+        Westfall & Young 1993, single-step maxT.
+    """
+    maxima = null.max(axis=1)
+    return np.array([permutation_p(float(value), maxima) for value in observed])
+
+
+def false_discovery_rate(p: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
+    """Benjamini-Hochberg adjusted p values."""
+    return np.asarray(stats.false_discovery_control(p))

@@ -1,0 +1,157 @@
+"""The page to read first: one job, from activations to a result that is on disk and tracked."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import platformdirs
+
+from olmo_stages import records
+from olmo_stages.activations.extraction import Source
+from olmo_stages.data.dataset import Dataset
+from olmo_stages.errors import ConfigError
+from olmo_stages.models.compute import Compute
+from olmo_stages.records import Job
+from olmo_stages.stages import MINIATURE, lookup
+from olmo_stages.tracking import Tracker
+from olmo_stages.types import Analysis, Result, Stage
+
+
+@runtime_checkable
+class Data(Protocol):
+    """What conf/data/*.yaml describe."""
+
+    def load(self, *, miniature: bool) -> Dataset:
+        """Read the examples; `miniature` says whether the stage knows only that world's words."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a job came to.
+
+    Args:
+        job: what was asked.
+        result: the numbers.
+        folder: where they are.
+        cached: whether they were there already.
+        tracked: where the tracker put them, one line, or None.
+        seconds: wall time.
+    """
+
+    job: Job
+    result: Result
+    folder: Path
+    cached: bool
+    tracked: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One stage, one analysis: conf/config.yaml, read top to bottom.
+
+    Args:
+        model: the stage.
+        data: the labelled examples.
+        analysis: what is measured.
+        compute: where and how the forward pass runs.
+        tracking: who else hears of the result.
+        size: size of the stages.
+        reference: `parent`, `base` (the root of the lineage), `none`, or `NAME[@REVISION]`.
+        seed: of every random choice in the analysis.
+        force: redo what is there already.
+        outputs: folder of the results.
+        cache: folder of activations and miniature models; None = the user's cache folder.
+        sweep: name of the sweep, the tracker's group.
+    """
+
+    model: Stage
+    data: Data
+    analysis: Analysis
+    compute: Compute
+    tracking: Tracker
+    size: str
+    reference: str | None
+    seed: int
+    force: bool
+    outputs: str
+    cache: str | None
+    sweep: str | None
+
+    def run(self, config: Mapping[str, Any]) -> Outcome:
+        """Ask for activations, analyse, record, track.
+
+        Args:
+            config: the resolved configuration, for the record.
+
+        Returns:
+            The result and where it is. A finished job is not redone unless `force`.
+        """
+        start, clock = records.now(), time.perf_counter()
+        reference = self.reference_stage()
+        dataset = self.data.load(miniature=any(s.source == MINIATURE for s in self.model.lineage()))
+        source = Source(dataset, self.compute, cache_folder(self.cache))
+        job = Job(
+            self.analysis.name,
+            self.model,
+            reference,
+            dataset.name,
+            self.identity(source, reference),
+        )
+        folder = job.folder(Path(self.outputs))
+        cached = records.is_finished(folder) and not self.force
+        if not cached:
+            result = self.analysis(self.model, reference, source, self.seed)
+            provenance = records.provenance(
+                job=job.describe(),
+                config=config,
+                times=records.Times(start, records.now()),
+                seed=self.seed,
+                data_digest=dataset.digest,
+                model_digests=source.model_digests,
+            )
+            records.write(folder, result, provenance)
+        result = records.read(folder).result
+        tracked = self.tracking.record(job, result, folder, group=self.sweep or "", config=config)
+        return Outcome(job, result, folder, cached, tracked, time.perf_counter() - clock)
+
+    def reference_stage(self) -> Stage | None:
+        """The other side of a comparison, or None for a stage without one.
+
+        Raises:
+            ConfigError: `reference` names no stage, or the stage itself.
+        """
+        wanted = self.reference
+        if wanted in {None, "none"}:
+            return None
+        if wanted == "parent":
+            return self.model.parent
+        if wanted == "base":
+            root = self.model.lineage()[0]
+            return None if root is self.model else root
+        assert wanted is not None
+        stage = lookup(wanted, self.size)
+        if stage == self.model:
+            raise ConfigError(
+                f"reference={wanted} is the stage itself; choose another, or reference=none"
+            )
+        return stage
+
+    def identity(self, source: Source, reference: Stage | None) -> dict[str, Any]:
+        """Everything that changes a number of this job, and nothing else."""
+        options = asdict(self.analysis) if is_dataclass(self.analysis) else {}
+        return {
+            "options": options,
+            "version": getattr(self.analysis, "version", 0),
+            "seed": self.seed,
+            "activations": source.identity(self.model),
+            "reference": None if reference is None else source.identity(reference),
+        }
+
+
+def cache_folder(cache: str | None) -> Path:
+    """Where activations and miniature models are kept, unless told otherwise."""
+    return Path(cache).expanduser() if cache else platformdirs.user_cache_path("olmo-stages")

@@ -1,0 +1,176 @@
+"""Scores of held-out examples turned into estimates with intervals, and estimates into rows.
+
+Every estimate keeps its bootstrap samples, so that the difference of two of them is paired: both
+come from the same resamples of the same groups.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from olmo_stages import estimates
+from olmo_stages.types import Example, Measurement
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """One statistic a head (layer), with its bootstrap samples.
+
+    Args:
+        value: the statistic on the data.
+        samples: the statistic on each resample of the groups.
+        n: number of examples.
+        n_groups: number of groups that were resampled.
+        bounds: `unit` for a statistic in [0, 1], `difference` for one between two of those, `none`.
+    """
+
+    value: Float[np.ndarray, " head"]
+    samples: Float[np.ndarray, "resample head"]
+    n: int
+    n_groups: int
+    bounds: str = "unit"
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        return Estimate(
+            self.value - other.value,
+            self.samples - other.samples,
+            self.n,
+            self.n_groups,
+            "difference",
+        )
+
+    def interval(self, head: int) -> tuple[float, float]:
+        """Ends of the 95 % interval of one head, NaN where it is undefined."""
+        value, samples = float(self.value[head]), self.samples[:, head]
+        if self.bounds == "unit":
+            return estimates.bounded_interval(value, samples, self.n_groups)
+        if self.bounds == "difference":
+            return estimates.difference_interval(samples, self.n_groups)
+        return estimates.interval(samples, self.n_groups)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Labels and folds of a set of examples, with resamples of their groups.
+
+    Args:
+        labels: 0 or 1.
+        groups: unit of resampling of each example.
+        folds: fold in which each example is held out; -1 = not scored.
+        weights: multiplicity of each example in each resample.
+    """
+
+    labels: Int[np.ndarray, " example"]
+    groups: tuple[str, ...]
+    folds: Int[np.ndarray, " example"]
+    weights: Float[np.ndarray, "resample example"]
+
+    @classmethod
+    def of(
+        cls,
+        examples: Sequence[Example],
+        folds: Int[np.ndarray, " example"],
+        n_resamples: int,
+        seed: int,
+    ) -> "HeldOut":
+        """Labels, groups and resamples of labelled examples."""
+        groups = tuple(e.group for e in examples)
+        return cls(
+            np.array([e.label for e in examples], dtype=np.int64),
+            groups,
+            folds,
+            estimates.group_weights(groups, n_resamples, seed),
+        )
+
+    def _estimate(
+        self, value: Float[np.ndarray, "1 head"], samples: Float[np.ndarray, "resample head"]
+    ) -> Estimate:
+        scored = np.flatnonzero(self.folds >= 0)
+        n_groups = len({self.groups[i] for i in scored})
+        return Estimate(value[0], samples, len(scored), n_groups)
+
+    def auroc(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
+        """Area under the ROC curve within folds."""
+        ones = np.ones((1, len(self.labels)))
+        return self._estimate(
+            estimates.auroc(scores, self.labels, self.folds, ones),
+            estimates.auroc(scores, self.labels, self.folds, self.weights),
+        )
+
+    def balanced_accuracy(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
+        """Mean recall of both classes at threshold 0; a score of exactly 0 counts as class 0."""
+        correct = (scores > 0) == (self.labels == 1)
+        scored = (self.folds >= 0).astype(np.float64)
+        return self._estimate(
+            estimates.balanced_accuracy(correct, self.labels, scored[None]),
+            estimates.balanced_accuracy(correct, self.labels, self.weights * scored),
+        )
+
+    def log_loss(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
+        """Class-balanced log loss in nats of scores that are log odds."""
+        scored = (self.folds >= 0).astype(np.float64)
+        estimate = self._estimate(
+            estimates.log_loss(scores, self.labels, scored[None]),
+            estimates.log_loss(scores, self.labels, self.weights * scored),
+        )
+        return Estimate(
+            estimate.value, estimate.samples, estimate.n, estimate.n_groups, bounds="none"
+        )
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a set of rows is about.
+
+    Args:
+        stage: label of the stage.
+        reference: label of the other side, or empty.
+        layers: block index of each head; None = the head is not a layer.
+        layer_types: of each head.
+        seed: of the random choices behind the numbers.
+    """
+
+    stage: str
+    reference: str
+    layers: tuple[int | None, ...]
+    layer_types: tuple[str, ...]
+    seed: int
+
+    def rows(
+        self, metric: str, variant: str, estimate: Estimate, **per_head: Sequence[Any]
+    ) -> list[Measurement]:
+        """One measurement a head.
+
+        Args:
+            metric: name of the statistic.
+            variant: which version of it.
+            estimate: the statistic.
+            per_head: further fields of `Measurement`, one value a head.
+
+        Returns:
+            The rows, in the order of the layers.
+        """
+        rows: list[Measurement] = []
+        for head, (layer, layer_type) in enumerate(zip(self.layers, self.layer_types, strict=True)):
+            low, high = estimate.interval(head)
+            rows.append(
+                Measurement(
+                    metric=metric,
+                    variant=variant,
+                    value=float(estimate.value[head]),
+                    ci_low=low if np.isfinite(low) else None,
+                    ci_high=high if np.isfinite(high) else None,
+                    stage=self.stage,
+                    reference=self.reference,
+                    layer=layer,
+                    layer_type=layer_type,
+                    n=estimate.n,
+                    n_groups=estimate.n_groups,
+                    seed=self.seed,
+                    **{name: values[head] for name, values in per_head.items()},
+                )
+            )
+        return rows

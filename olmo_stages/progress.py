@@ -1,0 +1,30 @@
+"""Progress on stderr: a bar where a person watches, one line a step where a file does."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far long work has come.
+
+    Args:
+        description: what is being done, naming the stage.
+        total: number of steps.
+
+    Yields:
+        A function to call after each step.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+    if not console.is_terminal:
+        console.print(f"{description}: {total} done", markup=False, highlight=False)
