@@ -1,0 +1,174 @@
+import io
+import math
+
+from rich.console import Console
+
+from olmo_stages.records import Job, Status
+from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
+from olmo_stages.types import Measurement, Result, Stage
+
+BASE = Stage("base", "tiny", "miniature")
+SFT = Stage("think_sft", "tiny", "miniature", parent=BASE)
+JOB = Job("probe", SFT, BASE, "truth", {})
+TYPES = ["sliding_attention"] * 3 + ["full_attention"]
+
+
+def row(metric, value, layer=None, **fields):
+    kind = "" if layer is None else TYPES[layer]
+    defaults = {"stage": "think_sft", "variant": "probe", "layer_type": kind}
+    return Measurement(metric, value, layer=layer, **(defaults | fields))
+
+
+def probe_result(**fields):
+    rows = []
+    for layer in range(4):
+        value = 0.6 + 0.1 * layer
+        interval = {"ci_low": value - 0.05, "ci_high": value + 0.05}
+        rows += [
+            row("auroc", value, layer, **interval, p_max=0.001, n=40, note="a" * 90 * (layer == 1)),
+            row("balanced_accuracy", value - 0.1, layer, **interval),
+            row("log_loss", 0.5, layer),
+            row("selectivity", 0.2, layer),
+            row("auroc_difference", 0.01, layer, reference="base", ci_low=-0.02, ci_high=0.04),
+            row("auroc", value - 0.2, layer, variant="control"),
+            row("transfer_auroc", 0.55, layer, variant="stage->reference:own"),
+        ]
+    rows.append(row("auroc", 0.53, variant="baseline:length"))
+    return Result(tuple(rows), headline={"best layer": 2, "auroc": 0.8}, **fields)
+
+
+def show(table, width=100):
+    text = io.StringIO()
+    Console(file=text, width=width).print(table)
+    return text.getvalue()
+
+
+def line_of(text, start):
+    return next(line for line in text.splitlines() if line.split()[:1] == [start])
+
+
+# ---- one job
+
+
+def test_a_layer_is_a_row_with_its_type_value_and_interval():
+    line = line_of(show(job_table(probe_result(), JOB)), "3")
+    assert line.split()[1] == "F"
+    assert "0.900 [0.85, 0.95]" in line
+    assert "+0.010 [-0.02, +0.04]" in line
+
+
+def test_only_the_main_variant_is_in_the_rows():
+    assert "0.400" not in show(job_table(probe_result(), JOB))  # control at layer 0
+
+
+def test_piped_output_fits_100_columns_without_escapes_or_cuts():
+    text = show(job_table(probe_result(), JOB))
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_columns_come_from_the_metrics_of_any_analysis():
+    rows = tuple(row("cka", 0.9 - 0.1 * layer, layer, variant="") for layer in range(4))
+    text = show(job_table(Result(rows), Job("cka", SFT, BASE, "truth", {})))
+    assert "cka" in text
+    assert "auroc" not in text
+    assert "0.600" in line_of(text, "3")
+
+
+def test_a_value_that_is_not_there_or_undefined_is_a_dash():
+    rows = (row("auroc", math.nan, 0), row("log_loss", 0.5, 1))
+    text = show(job_table(Result(rows), JOB))
+    assert line_of(text, "0").split() == ["0", "S", "-", "-"]
+    assert line_of(text, "1").split() == ["1", "S", "-", "0.500"]
+
+
+def test_notes_are_letters_that_the_caption_explains():
+    rows = (row("auroc", 0.6, 0, note="length explains it"), row("auroc", 0.7, 1))
+    text = show(job_table(Result(rows), JOB))
+    assert line_of(text, "0").split()[-1] == "a"
+    assert line_of(text, "1").split()[-1] == "0.700"
+    assert "a: length explains it" in text
+
+
+def test_numbers_about_no_layer_come_last():
+    rows = (row("auroc", 0.6), row("auroc", 0.7, 0))
+    text = show(job_table(Result(rows), JOB))
+    assert text.index("0.700") < text.index("0.600")
+
+
+def test_an_empty_result_is_an_empty_table():
+    assert job_table(Result(()), JOB).row_count == 0
+
+
+def test_text_from_data_is_not_markup():
+    rows = (row("[red]m[/red]", 0.6, 0, note="[bold]n[/bold] [/nothing]"),)
+    job = Job("probe", SFT, BASE, "[link=x]d[/link]", {})
+    text = show(job_table(Result(rows), job))
+    for part in ["[red]m[/red]", "[bold]n[/bold] [/nothing]", "[link=x]d[/link]"]:
+        assert part in text
+
+
+# ---- what it is compared with
+
+
+def test_other_variants_are_shown_at_the_best_layer():
+    text = show(comparison_table(probe_result(), JOB))
+    assert line_of(text, "control").split() == ["control", "auroc", "2", "0.600"]
+    assert line_of(text, "baseline:length").split() == ["baseline:length", "auroc", "all", "0.530"]
+    assert line_of(text, "probe").split()[2:4] == ["2", "0.800"]
+
+
+def test_metrics_of_other_variants_alone_are_shown():
+    assert "transfer auroc" in show(comparison_table(probe_result(), JOB))
+
+
+def test_without_other_variants_there_is_no_comparison():
+    rows = tuple(it for it in probe_result().measurements if it.variant == "probe")
+    assert comparison_table(Result(rows, headline={"best layer": 2}), JOB) is None
+
+
+# ---- a sweep
+
+
+def done(stage, **fields):
+    about = {"stage": stage, "size": "tiny", "data": "truth"}
+    head = {"best layer": 5, "auroc": 0.9312, "interval": "0.90-0.96"}
+    return Status(**({"job": stage, "state": "ok", "headline": head, "about": about} | fields))
+
+
+def test_a_job_is_a_row_of_its_headline():
+    text = show(sweep_table([done("think_sft"), done("think_dpo")]))
+    assert line_of(text, "think_sft").split() == ["think_sft", "5", "0.931", "0.90-0.96", "ok"]
+
+
+def test_only_what_tells_jobs_apart_is_a_column():
+    same = show(sweep_table([done("a"), done("b")]))
+    other = {"stage": "a", "size": "7b", "data": "truth"}
+    differing = show(sweep_table([done("a"), done("a", about=other)]))
+    assert "size" not in same
+    assert "size" in differing
+    assert "data" not in differing
+
+
+def test_a_failed_job_has_its_reason_below_in_one_line():
+    failed = done("custom", state="failed", headline={}, error="no [bold]config[/bold]\n at /x")
+    text = show(sweep_table([done("a"), failed]))
+    assert line_of(text, "custom").split() == ["custom", "-", "-", "-", "failed"]
+    assert "custom: no [bold]config[/bold] at /x" in text
+
+
+def test_a_missing_job_is_named_by_its_overrides():
+    missing = Status("3", "missing", overrides=["model=think_rlvr"], error="never started")
+    text = show(sweep_table([done("a"), missing]))
+    assert line_of(text, "model=think_rlvr").split()[-1] == "missing"
+
+
+def test_headlines_of_different_analyses_share_a_table():
+    text = show(sweep_table([done("a"), done("b", headline={"cka": 0.5})]))
+    assert line_of(text, "b").split() == ["b", "-", "-", "-", "0.500", "ok"]
+
+
+def test_jobs_without_any_description_are_named_by_their_number():
+    text = show(sweep_table([Status("0", "running")]))
+    assert line_of(text, "0").split() == ["0", "running"]
