@@ -8,7 +8,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from olmo_stages.errors import DataError
 from olmo_stages.types import Example, Format, Message, check_choice
@@ -50,6 +50,16 @@ class Rendered:
     text: str
     spans: tuple[Span, ...]
     format: Literal["raw", "chat_fixed"]
+
+
+def as_format(value: str) -> Format:
+    """Return a user's value as a format.
+
+    Raises:
+        ConfigError: it is none; the message names the alternatives.
+    """
+    check_choice("data.format", value, FORMATS)
+    return cast("Format", value)
 
 
 def render(example: Example, format: Format) -> Rendered:

@@ -103,7 +103,8 @@ def _resolve(columns: Columns, table: Table) -> dict[str, str]:
             raise DataError(_missing(table, name, column))
     found = {name: column or name for name, column in asked.items()}
     found = {name: column for name, column in found.items() if column in table.columns}
-    if asked["positive"] or asked["negative"]:
+    unlabelled_pairs = {"positive", "negative"} <= set(found) and "label" not in found
+    if asked["positive"] or asked["negative"] or unlabelled_pairs:
         needed = ("positive", "negative")
         for other in ("text", "messages", "label"):
             if asked[other]:

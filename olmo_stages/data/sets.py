@@ -1,19 +1,22 @@
-"""The data sets that conf/data/*.yaml can name: built in, from a file, from the hub."""
+"""The data sets that conf/data/*.yaml can name: built in, from a file, from the hub.
+
+Options that a user can mistype are annotated `str` and checked by hand: the type hook would refuse
+a wrong value before it can be answered with the alternatives.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from olmo_stages.data import mapping, readers
 from olmo_stages.data.contrast import arithmetic, manners, sentiment, truth
 from olmo_stages.data.contrast import miniature as small
 from olmo_stages.data.dataset import Dataset
-from olmo_stages.data.formats import FORMATS
+from olmo_stages.data.formats import as_format
 from olmo_stages.data.labels import Labels, Raw
 from olmo_stages.data.mapping import Columns
 from olmo_stages.errors import ConfigError
-from olmo_stages.types import Example, Format, check_choice
+from olmo_stages.types import Example, check_choice
 
 ENGLISH: Mapping[str, Callable[[], tuple[Example, ...]]] = {
     "truth": truth.examples,
@@ -43,19 +46,19 @@ class BuiltIn:
     """
 
     name: str
-    vocabulary: Literal["auto", "english", "miniature"] = "auto"
-    format: Format = "auto"
+    vocabulary: str = "auto"
+    format: str = "auto"
 
     def __post_init__(self) -> None:
         check_choice("data", self.name, tuple(ENGLISH))
         check_choice("data.vocabulary", self.vocabulary, ("auto", "english", "miniature"))
-        check_choice("data.format", self.format, FORMATS)
+        as_format(self.format)
 
     def load(self, *, miniature: bool) -> Dataset:
         """Return the examples; `miniature` says whether the model knows only the small world."""
         if (miniature and self.vocabulary == "auto") or self.vocabulary == "miniature":
-            return Dataset(f"{self.name}_miniature", MINIATURE[self.name](), self.format)
-        return Dataset(self.name, ENGLISH[self.name](), self.format)
+            return Dataset(f"{self.name}_miniature", MINIATURE[self.name](), as_format(self.format))
+        return Dataset(self.name, ENGLISH[self.name](), as_format(self.format))
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ class Own:
     trait: str = ""
     limit: int | None = None
     limit_seed: int = 0
-    format: Format = "auto"
+    format: str = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("data.format", self.format, FORMATS)
+        as_format(self.format)
         Labels(self.positive, self.label_map)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"data.limit={self.limit} leaves no examples; give 1 or more")
@@ -97,7 +100,7 @@ class Own:
         labels = Labels(self.positive, self.label_map)
         examples = mapping.examples(table, self.columns, labels, self.trait)
         chosen = mapping.limited(examples, self.limit, self.limit_seed)
-        return Dataset(self.name or name, chosen, self.format)
+        return Dataset(self.name or name, chosen, as_format(self.format))
 
 
 @dataclass(frozen=True)

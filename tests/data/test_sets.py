@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from olmo_stages.data.mapping import Columns
+from olmo_stages.data.sets import ENGLISH, MINIATURE, BuiltIn, FromFile, FromHub
+from olmo_stages.errors import ConfigError, DataError
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+CSV = "statement;coastal;city\n" + "".join(
+    f"{city} lies {where} the sea;{where == 'by'};{city}\n"
+    for city in ("Lyon", "Nice", "Brest")
+    for where in ("by", "far from")
+)
+
+
+def from_yaml(name, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose(name, overrides=list(overrides)), _convert_="all")
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    path = tmp_path / "seas.csv"
+    path.write_text(CSV)
+    return str(path)
+
+
+def test_there_is_one_file_for_each_set_and_two_for_ones_own():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*ENGLISH, "file", "hub"}
+    assert set(ENGLISH) == set(MINIATURE)
+
+
+@pytest.mark.parametrize("name", list(ENGLISH))
+def test_built_in_sets_from_yaml(name):
+    assert from_yaml(name) == BuiltIn(name)
+
+
+def test_the_files_for_ones_own_hold_the_defaults():
+    assert from_yaml("file") == FromFile()
+    assert from_yaml("hub") == FromHub()
+
+
+def test_the_vocabulary_follows_the_model_unless_told():
+    auto, english = BuiltIn("truth"), BuiltIn("truth", vocabulary="english")
+    assert auto.load(miniature=False) == english.load(miniature=True)
+    assert auto.load(miniature=True).name == "truth_miniature"
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"name": "truht"}, "'truht' does not exist; choose from truth"),
+        ({"name": "truth", "vocabulary": "latin"}, "'latin' does not exist; choose from auto"),
+        ({"name": "truth", "format": "native"}, "'native' does not exist; choose from auto, raw"),
+    ],
+)
+def test_mistyped_options_are_answered_with_the_alternatives(options, match):
+    with pytest.raises(ConfigError, match=match):
+        BuiltIn(**options)
+
+
+@pytest.mark.parametrize("options", [{"format": "native"}, {"limit": 0}, {"label_map": {"a": 5}}])
+def test_wrong_options_of_ones_own_data(options):
+    with pytest.raises(ConfigError):
+        FromFile(**options)
+
+
+def test_a_file_by_overrides(csv_file):
+    data = from_yaml(
+        "file",
+        f"path={csv_file}",
+        "columns.text=statement",
+        "columns.label=coastal",
+        "columns.group=city",
+        "trait=by the sea",
+        "format=chat_fixed",
+    ).load(miniature=False)
+    assert (data.name, data.n_examples, data.n_groups, data.format) == ("seas", 6, 3, "chat_fixed")
+    assert data.examples[0].text == "Lyon lies by the sea"
+    assert [e.label for e in data.examples] == [1, 0] * 3
+
+
+def test_a_label_map_by_override(csv_file):
+    data = from_yaml(
+        "file",
+        f"path={csv_file}",
+        "columns={text: statement, label: coastal, group: city}",
+        "label_map={true: 0, false: 1}",
+    ).load(miniature=False)
+    assert [e.label for e in data.examples] == [0, 1] * 3
+
+
+def test_a_limit(csv_file):
+    columns = Columns(text="statement", label="coastal", group="city")
+    assert FromFile(csv_file, columns=columns, limit=5).load().n_groups == 2
+
+
+def test_the_checks_of_a_data_set_apply(csv_file):
+    with pytest.raises(DataError, match="data 'seas': all examples of label 0 are in group 'Lyon'"):
+        FromFile(
+            csv_file,
+            columns=Columns(text="statement", label="city", group="city"),
+            label_map={"Lyon": 0, "Nice": 1, "Brest": 1},
+        ).load()
+
+
+@pytest.mark.parametrize(("own", "name"), [(FromFile(), "data=file"), (FromHub(), "data=hub")])
+def test_no_path_is_an_error_only_when_loading(own, name):
+    with pytest.raises(ConfigError, match=f"{name} needs .*data.path="):
+        own.load()

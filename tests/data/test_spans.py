@@ -1,0 +1,220 @@
+"""With real tokenizers built here: one that merges across template and content, one with BOS."""
+
+import string
+from functools import cache
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from olmo_stages.data.formats import render
+from olmo_stages.data.spans import Prompt, TokenSpan, resolve, tokenize
+from olmo_stages.errors import DataError, ModelError
+from olmo_stages.types import Example, Message
+
+MARKERS = ["<|im_start|>", "<|im_end|>"]
+LONG = 1000
+
+
+@cache
+def characters(merges=(), *, markers=True, bos=False, eos=False):
+    """One token a character, but for the merges; the turn markers are tokens or plain text."""
+    symbols = [*string.printable, *(a + b for a, b in merges), "<s>", "</s>"]
+    vocab = {symbol: i for i, symbol in enumerate(symbols)}
+    raw = Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
+    raw.decoder = decoders.Fuse()
+    raw.add_special_tokens(["<s>", "</s>", *(MARKERS if markers else [])])
+    if bos or eos:
+        raw.post_processor = processors.TemplateProcessing(
+            single=f"{'<s> ' * bos}$A{' </s>' * eos}",
+            special_tokens=[("<s>", vocab["<s>"]), ("</s>", vocab["</s>"])],
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, additional_special_tokens=MARKERS if markers else []
+    )
+
+
+def text(content):
+    return Example("x", "g", 1, text=content)
+
+
+def prompt_of(example, tokenizer, *, format="auto", max_length=LONG):
+    return tokenize(render(example, format), tokenizer, max_length)
+
+
+def tokens(prompt, tokenizer, indices):
+    return [tokenizer.convert_ids_to_tokens(prompt.token_ids[i]) for i in indices]
+
+
+CHAT = Example(
+    "c",
+    "g",
+    1,
+    messages=(Message("system", "ab"), Message("user", "cd"), Message("assistant", "e")),
+)
+
+
+# Where template and content meet
+
+
+def test_content_of_a_clean_tokenizer_is_the_content():
+    tokenizer = characters()
+    prompt = prompt_of(text("hi"), tokenizer, format="chat_fixed")
+    assert tokens(prompt, tokenizer, prompt.content_tokens) == ["h", "i"]
+
+
+def test_a_token_that_straddles_the_start_counts_as_content():
+    tokenizer = characters(merges=(("\n", "h"),))
+    prompt = prompt_of(text("hi"), tokenizer, format="chat_fixed")
+    assert tokens(prompt, tokenizer, prompt.content_tokens) == ["\nh", "i"]
+    assert tokens(prompt, tokenizer, resolve(prompt, "first_content")) == ["\nh"]
+
+
+def test_a_token_that_straddles_the_end_counts_as_content():
+    tokenizer = characters(merges=(("i", "<"),), markers=False)
+    prompt = prompt_of(text("hi"), tokenizer, format="chat_fixed")
+    assert tokens(prompt, tokenizer, resolve(prompt, "last_content")) == ["i<"]
+
+
+def test_prompt_ids_are_a_prefix_of_prompt_and_answer_unless_tokens_merge():
+    answered = Example("c", "g", 1, messages=(Message("user", "x"), Message("assistant", "hi")))
+    asked = Example("c", "g", 1, messages=answered.messages[:1])
+    for tokenizer, is_prefix in ((characters(), True), (characters((("\n", "h"),)), False)):
+        ids = prompt_of(asked, tokenizer).token_ids
+        assert (prompt_of(answered, tokenizer).token_ids[: len(ids)] == ids) is is_prefix
+
+
+def test_all_bytes_of_a_character_are_content():
+    byte_level = Tokenizer(
+        models.BPE(
+            vocab={c: i for i, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]
+        )
+    )
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    prompt = prompt_of(text("é🙂"), PreTrainedTokenizerFast(tokenizer_object=byte_level))
+    assert prompt.content == (TokenSpan(0, 6, "text"),)
+    assert len(prompt.token_ids) == 6
+
+
+# Special tokens
+
+
+@pytest.mark.parametrize("format", ["raw", "chat_fixed"])
+def test_bos_is_added_once_to_raw_and_never_to_the_template(format):
+    tokenizer = characters(bos=True)
+    prompt = prompt_of(text("hi"), tokenizer, format=format)
+    n_bos = prompt.token_ids.count(tokenizer.convert_tokens_to_ids("<s>"))
+    assert n_bos == (1 if format == "raw" else 0)
+
+
+def test_bos_and_eos_are_special_and_not_content():
+    prompt = prompt_of(text("hi"), characters(bos=True, eos=True))
+    assert prompt.special == (True, False, False, True)
+    assert prompt.content == (TokenSpan(1, 3, "text"),)
+
+
+def test_turn_markers_are_special():
+    tokenizer = characters()
+    prompt = prompt_of(text("h"), tokenizer, format="chat_fixed")
+    special = [i for i, is_special in enumerate(prompt.special) if is_special]
+    assert tokens(prompt, tokenizer, special) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+
+
+def test_a_special_token_inside_a_text_is_no_content_token():
+    tokenizer = characters()
+    prompt = prompt_of(text("a</s>"), tokenizer)
+    assert tokens(prompt, tokenizer, resolve(prompt, "last_content")) == ["a"]
+    assert tokens(prompt, tokenizer, resolve(prompt, "last")) == ["</s>"]
+
+
+# Positions
+
+
+def test_positions_of_a_chat():
+    tokenizer = characters()
+    prompt = prompt_of(CHAT, tokenizer)
+    assert [span.role for span in prompt.content] == ["system", "user", "assistant"]
+    assert tokens(prompt, tokenizer, resolve(prompt, "mean")) == list("abcde")
+    assert tokens(prompt, tokenizer, resolve(prompt, "first_content")) == ["a"]
+    assert tokens(prompt, tokenizer, resolve(prompt, "last_content")) == ["e"]
+    assert resolve(prompt, "last") == (len(prompt.token_ids) - 1,)
+
+
+def test_mean_leaves_out_the_attention_sink():
+    assert resolve(prompt_of(text("abc"), characters()), "mean") == (1, 2)
+
+
+def test_mean_keeps_the_first_content_token_behind_a_bos():
+    assert resolve(prompt_of(text("abc"), characters(bos=True)), "mean") == (1, 2, 3)
+
+
+def test_mean_of_a_single_token_is_that_token():
+    assert resolve(prompt_of(text("a"), characters()), "mean") == (0,)
+
+
+# Truncation
+
+
+def test_what_fits_is_not_cut():
+    assert prompt_of(text("abcdef"), characters(), max_length=6).n_dropped == 0
+
+
+def test_the_oldest_tokens_are_cut_and_counted():
+    tokenizer = characters()
+    prompt = prompt_of(text("abcdef"), tokenizer, max_length=2)
+    assert tokens(prompt, tokenizer, range(2)) == ["e", "f"]
+    assert prompt.content == (TokenSpan(0, 2, "text"),)
+    assert prompt.n_dropped == 4
+
+
+def test_a_cut_text_keeps_its_bos_and_eos():
+    tokenizer = characters(bos=True, eos=True)
+    prompt = prompt_of(text("abcdef"), tokenizer, max_length=4)
+    assert tokens(prompt, tokenizer, range(4)) == ["<s>", "e", "f", "</s>"]
+    assert prompt.n_dropped == 4
+    assert resolve(prompt, "mean") == (1, 2)
+
+
+def test_a_cut_template_keeps_none_of_its_beginning():
+    tokenizer = characters()
+    whole = prompt_of(CHAT, tokenizer)
+    cut = prompt_of(CHAT, tokenizer, max_length=16)
+    assert cut.token_ids == whole.token_ids[-16:]
+    assert [span.role for span in cut.content] == ["assistant"]
+
+
+@pytest.mark.parametrize("max_length", [1, 2])
+def test_no_content_left_is_an_error(max_length):
+    with pytest.raises(DataError, match="example 'x': no content token is left in a context of"):
+        prompt_of(text("abcdef"), characters(bos=True, eos=True), max_length=max_length)
+
+
+def test_only_template_left_is_an_error():
+    with pytest.raises(DataError, match="no content token is left in a context of 5 tokens"):
+        prompt_of(text("abcdef"), characters(), format="chat_fixed", max_length=5)
+
+
+# Tokenizers that will not do
+
+
+class WithoutOffsets:
+    all_special_ids = ()
+
+    def __call__(self, *_, **__):
+        return {"input_ids": [1], "special_tokens_mask": [0]}
+
+
+class Slow(WithoutOffsets):
+    def __call__(self, *_, **__):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("tokenizer", [Slow(), WithoutOffsets()])
+def test_a_tokenizer_without_offsets_is_refused(tokenizer):
+    with pytest.raises(ModelError, match="fast tokenizer"):
+        prompt_of(text("a"), tokenizer)
+
+
+def test_content_tokens_are_ascending_and_unique():
+    spans = (TokenSpan(0, 2, "user"), TokenSpan(1, 3, "assistant"))
+    assert Prompt("x", (5, 6, 7), spans, (False, False, False), 0).content_tokens == (0, 1, 2)
