@@ -10,9 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from olmo_stages.data.contrast import manners, sentiment, truth
+from olmo_stages.data.formats import render
 from olmo_stages.data.sets import BuiltIn
+from olmo_stages.data.spans import tokenize
 from olmo_stages.data.splits import example_folds, folds
 from olmo_stages.miniature import world
+from olmo_stages.miniature.tokenizer import make_tokenizer
 
 NAMES = ("truth", "sentiment", "manners", "arithmetic")
 N_EXAMPLES = {
@@ -200,3 +203,13 @@ def test_miniature_labels_agree_with_the_world():
     assert labels_of("sentiment_miniature")["the film was not awful ."] == 1
     assert labels_of("manners_miniature")["you are a fool ."] == 1
     assert labels_of("manners_miniature")["i do not hate you ."] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_miniature_tokenizer_gives_one_content_token_a_word(name):
+    tokenizer = make_tokenizer(chat=True, max_length=96)
+    for example in ALL[f"{name}_miniature"].examples:
+        prompt = tokenize(render(example, "chat_fixed"), tokenizer, 96)
+        ids = [prompt.token_ids[i] for i in prompt.content_tokens]
+        assert tokenizer.convert_ids_to_tokens(ids) == example.text.split()
+        assert prompt.n_dropped == 0
