@@ -8,29 +8,14 @@ that a batch leaves one vector per example, site, position and layer.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 
 from olmo_stages.errors import ModelError, NonFiniteError
+from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.sites import Decoder, Hidden, hooks, on_input, on_output
 from olmo_stages.types import EMBEDDING_LAYER, Position, Site
-
-
-class Capture(NamedTuple):
-    """What is read in every layer asked for."""
-
-    site: Site
-    position: Position
-
-
-class Key(NamedTuple):
-    """Name of one pooled tensor."""
-
-    site: Site
-    position: Position
-    layer: int
 
 
 @dataclass(frozen=True)

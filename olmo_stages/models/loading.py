@@ -1,6 +1,5 @@
-"""From a stage to a checkpoint directory, and from there to a model that may be trusted."""
+"""From a checkpoint directory to a model that may be trusted."""
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,36 +8,10 @@ from typing import Any
 import torch
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import digests, guards
+from olmo_stages.models import guards
+from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.sites import Decoder, find_decoder
 from olmo_stages.types import Stage
-
-ATTENTION = "sdpa"
-"""Attention implementation; part of an activation's identity."""
-
-QUANTISATION = "none"
-"""Quantisation of the weights; part of an activation's identity."""
-
-MINIATURE = "miniature"
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Some repositories also hold the weights as .bin, twice the download and pickled.
-_CONFIG_FILES = ["*.json", "*.txt", "*.jinja"]
-_HUB_FILES = ["*.safetensors*", *_CONFIG_FILES]
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint directory on this machine.
-
-    Args:
-        path: directory in Hugging Face format.
-        commit: commit of the hub repository; None for a local directory.
-    """
-
-    path: Path
-    commit: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,59 +27,6 @@ class Loaded:
     stage: Stage
     model: torch.nn.Module
     decoder: Decoder
-
-
-def locate(stage: Stage, cache: Path) -> Checkpoint:
-    """Find a stage's checkpoint; build it (miniature family) or download it where needed.
-
-    Args:
-        stage: its source is `miniature`, a local directory, or a hub repo id.
-        cache: folder under which the miniature family is kept.
-
-    Returns:
-        The directory, which holds a config and safetensors weights.
-
-    Raises:
-        ModelError: there is no such checkpoint, or it cannot be reached.
-    """
-    if stage.source == MINIATURE:
-        from olmo_stages import miniature  # late: building needs the trainers
-
-        found = Checkpoint(
-            miniature.ensure(stage.name, stage.revision, root=cache / MINIATURE), None
-        )
-    elif (path := Path(stage.source).expanduser()).is_dir():
-        found = Checkpoint(path, None)
-    elif _HUB_ID.fullmatch(stage.source):
-        found = _download(stage)
-    else:
-        raise ModelError(
-            f"stage {stage.label}: directory {stage.source} does not exist; give a directory in "
-            "Hugging Face format or a hub id like allenai/Olmo-3-1025-7B"
-        )
-    digests.read_config(found.path)
-    if stage.random_init is None:
-        digests.weight_files(found.path)
-    return found
-
-
-def model_digest(stage: Stage, checkpoint: Checkpoint, cache: Path) -> str:
-    """Identity of the weights that `load` would give.
-
-    Args:
-        stage: trained or randomly initialised.
-        checkpoint: where it lies.
-        cache: folder that remembers the digests of large files.
-
-    Returns:
-        The commit for a hub snapshot, whatever the spelling of its id; a digest of the content for
-        a local directory; a digest of config and seed for a random initialisation.
-    """
-    if stage.random_init is not None:
-        return digests.random_digest(checkpoint.path, stage.random_init)
-    if checkpoint.commit is not None:
-        return checkpoint.commit
-    return digests.weights_digest(checkpoint.path, cache)
 
 
 def load(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Loaded:
@@ -188,23 +108,3 @@ def _build(stage: Stage, path: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
         **options,
     )
     return loaded
-
-
-def _download(stage: Stage) -> Checkpoint:
-    import huggingface_hub
-
-    patterns = _CONFIG_FILES if stage.random_init is not None else _HUB_FILES
-    try:
-        path = Path(
-            huggingface_hub.snapshot_download(
-                stage.source, revision=stage.revision, allow_patterns=patterns
-            )
-        )
-    # All of the hub's errors are one or the other: unknown id or revision, gated, no connection.
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"stage {stage.label}: {stage.source} at revision {stage.revision} is neither a "
-            f"directory nor in reach on the hub ({type(error).__name__}); check the id and the "
-            "revision, connect or log in (hf auth login), or give a local directory"
-        ) from error
-    return Checkpoint(path, path.name if _COMMIT.fullmatch(path.name) else None)

@@ -3,7 +3,8 @@ import torch
 
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models import forward
-from olmo_stages.models.forward import Capture, Item, Key, batches, pool, pooled
+from olmo_stages.models.captures import Capture, Key
+from olmo_stages.models.forward import Item, batches, pool, pooled
 from olmo_stages.models.sites import find_decoder
 
 POST = Capture("resid_post", "last")

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from olmo_stages.errors import ConfigError, ModelError
-from olmo_stages.models import digests, guards, loading
+from olmo_stages.models import checkpoints, digests, guards
+from olmo_stages.models.checkpoints import Checkpoint, locate, model_digest
 from olmo_stages.models.compute import Compute
-from olmo_stages.models.loading import Checkpoint, load, locate, model_digest
+from olmo_stages.models.loading import load
 from olmo_stages.types import Stage
 
 
@@ -272,4 +273,4 @@ def test_cuda_without_a_gpu_is_refused():
 
 
 def test_the_quantisation_and_attention_of_the_key_are_those_of_the_model(saved):
-    assert load_here(saved).model.config._attn_implementation == loading.ATTENTION
+    assert load_here(saved).model.config._attn_implementation == checkpoints.ATTENTION

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from olmo_stages.errors import ModelError, NonFiniteError
-from olmo_stages.models.forward import Capture, Item, Key, pooled
+from olmo_stages.models.captures import Capture, Key
+from olmo_stages.models.forward import Item, pooled
 from olmo_stages.models.sites import find_decoder
 
 FAMILIES = ("olmo3", "olmo2", "llama", "gemma2", "gpt2")

@@ -1,0 +1,255 @@
+"""One entry of the store: a folder of shards and the manifest that makes them readable."""
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from olmo_stages.activations import files
+from olmo_stages.activations.identity import PassIdentity, digest, entry_key
+from olmo_stages.errors import StoreError
+from olmo_stages.models.captures import Capture, Key
+from olmo_stages.types import Stage
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+_PACKAGES = ("olmo-stages", "torch", "transformers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A complete entry.
+
+    Args:
+        folder: where it lies.
+        manifest: content of its manifest.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Block indices, ascending; -1 = embeddings."""
+        return tuple(self.manifest["layers"])
+
+    @property
+    def captures(self) -> tuple[Capture, ...]:
+        """Sites and positions."""
+        return tuple(Capture(*capture) for capture in self.manifest["captures"])
+
+    @property
+    def layer_types(self) -> dict[int, str]:
+        """Type of each layer."""
+        return dict(zip(self.layers, self.manifest["layer_types"], strict=True))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Example ids, in the order of the data set."""
+        return tuple(self.manifest["ids"])
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Every file but the manifest."""
+        return (self.manifest["tokens"], *(shard["name"] for shard in self.manifest["shards"]))
+
+    def covers(self, captures: Sequence[Capture], layers: Sequence[int]) -> bool:
+        """Whether a request can be served from it."""
+        return set(captures) <= set(self.captures) and set(layers) <= set(self.layers)
+
+    def values(
+        self, capture: Capture, layers: Sequence[int]
+    ) -> Float[np.ndarray, "layer example d_model"]:
+        """Read activations, in the order of `ids`, and check every file on the way.
+
+        Raises:
+            StoreError: a file is damaged or missing.
+        """
+        names = [Key(*capture, layer).tensor_name for layer in layers]
+        shards: list[np.ndarray] = []
+        for shard in self.manifest["shards"]:
+            found = files.tensors(files.read_digested(self.folder / shard["name"]))
+            shards.append(np.stack([found[name].astype(np.float32) for name in names]))
+        sorted_values = np.concatenate(shards, axis=1)
+        values = np.empty_like(sorted_values)
+        values[:, np.asarray(self.manifest["order"])] = sorted_values
+        return values
+
+    def token_ids(self) -> tuple[tuple[int, ...], ...]:
+        """Token ids per example, in the order of `ids`.
+
+        Raises:
+            StoreError: the file is damaged or missing.
+        """
+        found = files.tensors(files.read_digested(self.folder / self.manifest["tokens"]))
+        ends = np.cumsum(found["lengths"])[:-1]
+        return tuple(tuple(row.tolist()) for row in np.split(found["token_ids"], ends))
+
+    def touch(self) -> None:
+        """Note that it was used, for `gc`, which removes what was not used for longest."""
+        with suppress(OSError):  # a store that can only be read is still a store
+            os.utime(self.folder / MANIFEST)
+
+
+def read_entry(folder: Path) -> Entry | None:
+    """Read an entry's manifest.
+
+    Returns:
+        The entry; None where there is no manifest, or one of a later version of this package.
+
+    Raises:
+        StoreError: the manifest is damaged.
+    """
+    path = folder / MANIFEST
+    remedy = f"delete the folder {folder} to have it computed again"
+    try:
+        manifest = json.loads(path.read_bytes())
+        recorded = manifest.pop("digest")
+        version_read = manifest["format_version"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise StoreError(f"{path} is damaged ({error}); {remedy}") from error
+    if recorded != digest(manifest):
+        raise StoreError(f"{path} is damaged: its content does not fit its digest; {remedy}")
+    return Entry(folder, manifest) if version_read == FORMAT_VERSION else None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The examples of an entry.
+
+    Args:
+        ids: in the data set's order.
+        order: for each row of the shards, its index in `ids`.
+        token_ids: per example, in the data set's order.
+        n_truncated: how many examples were cut.
+    """
+
+    ids: Sequence[str]
+    order: Sequence[int]
+    token_ids: Sequence[Sequence[int]]
+    n_truncated: int
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes one entry, shard by shard, manifest last.
+
+    Args:
+        folder: where the entry goes.
+        identity: of the forward pass.
+        captures: sites and positions.
+        layers: block indices.
+    """
+
+    folder: Path
+    identity: PassIdentity
+    captures: tuple[Capture, ...]
+    layers: tuple[int, ...]
+
+    def finished(self, part: int, ids: Sequence[str]) -> str | None:
+        """Name of the shard that an earlier, interrupted writer left for these examples."""
+        for path in sorted(self.folder.glob(f"{_stem(part)}.*.safetensors")):
+            if files.is_sound(path, self._metadata(part, ids)):
+                return path.name
+        return None
+
+    def add(self, part: int, ids: Sequence[str], found: Mapping[Key, Any]) -> str:
+        """Write one shard.
+
+        Args:
+            part: its number.
+            ids: its examples.
+            found: pooled activations, torch tensors with one row per example.
+
+        Returns:
+            Name of its file.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        from safetensors.torch import save
+
+        named = {key.tensor_name: tensor.contiguous() for key, tensor in found.items()}
+        content = save(named, metadata=dict(self._metadata(part, ids)))
+        return files.write_digested(self.folder, _stem(part), content)
+
+    def publish(
+        self, stage: Stage, rows: Rows, layer_types: Sequence[str], shards: Sequence[str]
+    ) -> Entry:
+        """Write token ids and manifest, which makes the entry readable.
+
+        Args:
+            stage: for people who look into the store.
+            rows: the examples.
+            layer_types: one per layer.
+            shards: names of the shards, in order.
+
+        Returns:
+            The entry.
+
+        Raises:
+            StoreError: something cannot be written, or a shard was removed meanwhile.
+        """
+        from safetensors.numpy import save
+
+        lengths = np.asarray([len(row) for row in rows.token_ids], dtype=np.int64)
+        flat = np.asarray([token for row in rows.token_ids for token in row], dtype=np.int32)
+        content = save({"token_ids": flat, "lengths": lengths})
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "pass": asdict(self.identity),
+            "pass_key": self.identity.key,
+            "entry_key": entry_key(self.identity, self.captures, self.layers),
+            "stage": {"label": stage.label, "size": stage.size, "source": stage.source},
+            "captures": [list(capture) for capture in self.captures],
+            "layers": list(self.layers),
+            "layer_types": list(layer_types),
+            "ids": list(rows.ids),
+            "order": list(rows.order),
+            "n_truncated": rows.n_truncated,
+            "tokens": files.write_digested(self.folder, "tokens", content),
+            "shards": [self._shard(name) for name in shards],
+            "versions": {package: _version(package) for package in _PACKAGES},
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        text = json.dumps(manifest | {"digest": digest(manifest)}, indent=1)
+        files.write_atomic(self.folder / MANIFEST, text.encode())
+        return Entry(self.folder, manifest)
+
+    def _shard(self, name: str) -> dict[str, Any]:
+        try:
+            return {"name": name, "bytes": (self.folder / name).stat().st_size}
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder / name} was removed while its entry was written; run again"
+            ) from error
+
+    def _metadata(self, part: int, ids: Sequence[str]) -> Mapping[str, str]:
+        return {
+            "format_version": str(FORMAT_VERSION),
+            "entry": entry_key(self.identity, self.captures, self.layers),
+            "part": str(part),
+            "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+        }
+
+
+def _stem(part: int) -> str:
+    return f"part-{part:05d}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,269 @@
+"""Activations on request: from the store, or by one forward pass into it."""
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from olmo_stages.activations.entry import Entry, Rows, Writer, read_entry
+from olmo_stages.activations.progress import progress, say
+from olmo_stages.activations.request import Work, check_capture, check_layers, describe
+from olmo_stages.activations.store import Store
+from olmo_stages.data.dataset import Dataset
+from olmo_stages.data.formats import FORMATS, render
+from olmo_stages.data.spans import Prompt, resolve, tokenize
+from olmo_stages.errors import PairingError, StoreError
+from olmo_stages.models.captures import Capture, Key
+from olmo_stages.models.compute import Compute
+from olmo_stages.types import (
+    EMBEDDING_LAYER,
+    Activations,
+    Example,
+    Position,
+    Site,
+    Stage,
+    check_choice,
+)
+
+
+class Source:
+    """Hands out activations of any stage for one data set; an `ActivationSource`.
+
+    The model is loaded only when the store does not hold what is asked for, one at a time, and a
+    forward pass keeps all layers, embeddings included, unless layers are named.
+
+    Args:
+        dataset: the examples; every answer holds them in this order.
+        compute: where and how the forward pass runs.
+        store: folder of the activation store, or a `Store`.
+        cache: folder for the miniature family and for digests of large files.
+        max_length: tokens after which a prompt is cut from the left; None = the model's context,
+            which is never exceeded.
+
+    Attributes:
+        forward_passes: batches that went through the model of each stage.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        compute: Compute,
+        store: Path | Store,
+        cache: Path,
+        max_length: int | None = None,
+    ) -> None:
+        check_choice("format", dataset.format, FORMATS)
+        self._dataset = dataset
+        self._compute = compute
+        self._store = store if isinstance(store, Store) else Store(store)
+        self._cache = cache
+        self._max_length = max_length
+        self._works: dict[Stage, Work] = {}
+        self._loaded: Any = None  # a Loaded; its type would import torch
+        self.forward_passes: Counter[Stage] = Counter()
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples, in the order of every answer."""
+        return self._dataset.examples
+
+    def __call__(
+        self,
+        stage: Stage,
+        *,
+        site: Site = "resid_post",
+        position: Position = "last",
+        layers: tuple[int, ...] | None = None,
+    ) -> Activations:
+        """Activations of one stage at one site and position.
+
+        Args:
+            stage: whose.
+            site: where each layer is read; the embeddings (-1) are the same for every site.
+            position: which token of each example.
+            layers: block indices, in the order of the answer; -1 = embeddings; None = all blocks.
+
+        Returns:
+            float32 values, exactly as stored.
+
+        Raises:
+            ConfigError: no such site, position or layer.
+            ModelError: the checkpoint cannot be used.
+            StoreError: the store is damaged or cannot be written.
+        """
+        capture = check_capture(site, position)
+        work = self._work(stage)
+        asked = tuple(range(work.n_layers)) if layers is None else layers
+        captured = (EMBEDDING_LAYER, *asked) if layers is None else asked
+        entry = self._entry(work, (capture,), captured)
+        try:
+            return self._answer(work, entry, capture, asked)
+        except StoreError:
+            if read_entry(entry.folder) is not None:
+                raise
+        # Another process cleaned up between finding and reading.
+        return self._answer(work, self._entry(work, (capture,), captured), capture, asked)
+
+    def prefetch(
+        self,
+        stage: Stage,
+        captures: Sequence[tuple[Site, Position]],
+        layers: tuple[int, ...] | None = None,
+    ) -> None:
+        """Make sure that several sites and positions are in the store, with one forward pass.
+
+        Args:
+            stage: whose.
+            captures: pairs of site and position.
+            layers: block indices; None = all blocks and the embeddings.
+
+        Raises:
+            ConfigError: no such site, position or layer.
+            ModelError: the checkpoint cannot be used.
+            StoreError: the store is damaged or cannot be written.
+        """
+        work = self._work(stage)
+        captured = tuple(range(EMBEDDING_LAYER, work.n_layers)) if layers is None else layers
+        check_layers(work, captured)
+        missing = [
+            capture
+            for capture in sorted({check_capture(*pair) for pair in captures})
+            if self._store.find(work.identity, (capture,), captured) is None
+        ]
+        if missing:
+            self._entry(work, tuple(missing), captured)
+
+    def _work(self, stage: Stage) -> Work:
+        if stage not in self._works:
+            self._works[stage] = describe(
+                stage,
+                self._dataset,
+                self._compute,
+                self._cache,
+                max_length=self._max_length,
+            )
+        return self._works[stage]
+
+    def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
+        check_layers(work, layers)
+        found = self._store.find(work.identity, captures, layers)
+        if found is not None:
+            return found
+        writer = self._store.writer(work.identity, captures, layers)
+        waiting = f"{work.stage.label}: another process computes the same activations; waiting"
+        with self._store.lock(writer.folder, lambda: say(waiting)):
+            found = self._store.find(work.identity, captures, layers)
+            return found or self._extract(work, writer)
+
+    def _extract(self, work: Work, writer: Writer) -> Entry:
+        loaded = self._load(work)
+        prompts = self._prompts(work)
+        # Longest first: memory runs out at once or never. Ties keep the data set's order.
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i))
+        label = f"{work.stage.label}: reading activations of {len(prompts)} examples"
+        shards: list[str] = []
+        with progress(label, sum(len(p.token_ids) for p in prompts)) as advance:
+            for part, rows in enumerate(_chunks(order, self._store.shard_examples)):
+                chosen = [prompts[i] for i in rows]
+                ids = [prompt.id for prompt in chosen]
+                name = writer.finished(part, ids)
+                if name is None:
+                    found = self._forward(loaded, chosen, writer, advance)
+                    name = writer.add(part, ids, found)
+                shards.append(name)
+        types = (*loaded.decoder.layer_types, "embedding")  # index -1 is the last of a tuple
+        rows = Rows(
+            ids=[prompt.id for prompt in prompts],
+            order=order,
+            token_ids=[prompt.token_ids for prompt in prompts],
+            n_truncated=sum(prompt.n_dropped > 0 for prompt in prompts),
+        )
+        return writer.publish(work.stage, rows, [types[i] for i in writer.layers], shards)
+
+    def _forward(
+        self,
+        loaded: Any,  # noqa: ANN401 (a Loaded; its type would import torch)
+        prompts: Sequence[Prompt],
+        writer: Writer,
+        advance: Callable[[int], None],
+    ) -> dict[Key, Any]:
+        from olmo_stages.models.forward import Item, pooled
+
+        positions: set[Position] = {capture.position for capture in writer.captures}
+        items = [
+            Item(p.id, p.token_ids, {position: resolve(p, position) for position in positions})
+            for p in prompts
+        ]
+
+        def on_batch(n_tokens: int) -> None:
+            self.forward_passes[loaded.stage] += 1
+            advance(n_tokens)
+
+        return pooled(
+            loaded.decoder,
+            items,
+            writer.captures,
+            writer.layers,
+            token_budget=self._compute.token_budget,
+            on_batch=on_batch,
+        )
+
+    def _load(self, work: Work) -> Any:  # noqa: ANN401 (as above)
+        if self._loaded is not None and self._loaded.stage == work.stage:
+            return self._loaded
+        import torch
+
+        from olmo_stages.models.loading import load
+
+        # Before the next one is loaded, so that two are never in memory.
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._compute.threads is not None:
+            torch.set_num_threads(self._compute.threads)
+        self._loaded = load(
+            work.stage,
+            work.checkpoint,
+            dtype=work.identity.dtype,
+            device=self._compute.resolve_device(),
+        )
+        return self._loaded
+
+    def _prompts(self, work: Work) -> list[Prompt]:
+        from olmo_stages.models.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(work.checkpoint)
+        return [
+            tokenize(render(example, self._dataset.format), tokenizer, work.identity.max_length)
+            for example in self.examples
+        ]
+
+    def _answer(
+        self, work: Work, entry: Entry, capture: Capture, layers: tuple[int, ...]
+    ) -> Activations:
+        ids = tuple(example.id for example in self.examples)
+        if entry.ids != ids:
+            raise PairingError(
+                f"{entry.folder} holds other examples than data {self._dataset.name!r} although "
+                "their digests agree; delete the folder"
+            )
+        return Activations(
+            stage=work.stage,
+            site=capture.site,
+            position=capture.position,
+            layers=layers,
+            layer_types=tuple(entry.layer_types[layer] for layer in layers),
+            ids=ids,
+            values=entry.values(capture, layers),
+            token_ids=entry.token_ids(),
+            n_truncated=entry.manifest["n_truncated"],
+            model_digest=work.identity.weights,
+            key=entry.manifest["entry_key"],
+        )
+
+
+def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

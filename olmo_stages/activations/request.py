@@ -1,0 +1,112 @@
+"""What is asked of a stage, checked and identified before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmo_stages.activations.identity import PassIdentity
+from olmo_stages.data.dataset import Dataset
+from olmo_stages.data.spans import POSITIONS
+from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages.models import checkpoints, digests
+from olmo_stages.models.captures import Capture
+from olmo_stages.models.checkpoints import Checkpoint
+from olmo_stages.models.compute import Compute
+from olmo_stages.types import EMBEDDING_LAYER, Position, Site, Stage, check_choice
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is known of a stage and a data set without loading the model.
+
+    Args:
+        stage: the stage.
+        checkpoint: where its weights lie.
+        identity: of the forward pass.
+        n_layers: number of blocks.
+    """
+
+    stage: Stage
+    checkpoint: Checkpoint
+    identity: PassIdentity
+    n_layers: int
+
+
+def describe(
+    stage: Stage,
+    dataset: Dataset,
+    compute: Compute,
+    cache: Path,
+    *,
+    max_length: int | None,
+) -> Work:
+    """Find a stage's checkpoint and identify its forward pass over a data set.
+
+    Args:
+        stage: the stage.
+        dataset: the examples.
+        compute: decides the dtype.
+        cache: folder for the miniature family and for digests.
+        max_length: tokens after which a prompt is cut; None = the model's context.
+
+    Returns:
+        What extraction and look-up need.
+
+    Raises:
+        ConfigError: `max_length` leaves no token.
+        ModelError: there is no such checkpoint, or its config is incomplete.
+    """
+    if max_length is not None and max_length < 1:
+        raise ConfigError(f"max_length {max_length} leaves no token; give at least 1")
+    checkpoint = checkpoints.locate(stage, cache)
+    config = digests.read_config(checkpoint.path)
+    config = config.get("text_config", config)
+    context = _first(checkpoint.path, config, "max_position_embeddings", "n_positions")
+    identity = PassIdentity(
+        weights=checkpoints.model_digest(stage, checkpoint, cache),
+        random_init=stage.random_init,
+        dtype=compute.resolve_dtype(),
+        quantisation=checkpoints.QUANTISATION,
+        attention=checkpoints.ATTENTION,
+        tokenizer=digests.tokenizer_digest(checkpoint.path),
+        format=dataset.format,
+        data=dataset.digest,
+        max_length=context if max_length is None else min(max_length, context),
+    )
+    n_layers = _first(checkpoint.path, config, "num_hidden_layers", "n_layer")
+    return Work(stage, checkpoint, identity, n_layers)
+
+
+def check_capture(site: Site, position: Position) -> Capture:
+    """Return site and position as one.
+
+    Raises:
+        ConfigError: one of them does not exist; names the alternatives.
+    """
+    check_choice("site", site, SITES)
+    check_choice("position", position, POSITIONS)
+    return Capture(site, position)
+
+
+def check_layers(work: Work, layers: Sequence[int]) -> None:
+    """Refuse layers that the model does not have.
+
+    Raises:
+        ConfigError: no layer, or one out of range; names the range.
+    """
+    wrong = [layer for layer in layers if not EMBEDDING_LAYER <= layer < work.n_layers]
+    if wrong or not layers:
+        raise ConfigError(
+            f"layers {list(layers)} of {work.stage.label}: choose one or more of "
+            f"{EMBEDDING_LAYER} (embeddings) to {work.n_layers - 1}"
+        )
+
+
+def _first(path: Path, config: dict[str, Any], *names: str) -> int:
+    for name in names:
+        if config.get(name) is not None:
+            return config[name]
+    raise ModelError(f"{path}/config.json: none of {', '.join(names)} is given; add it")

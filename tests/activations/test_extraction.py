@@ -1,0 +1,249 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from olmo_stages.activations import extraction
+from olmo_stages.activations.entry import read_entry
+from olmo_stages.activations.store import Store
+from olmo_stages.data.dataset import Dataset
+from olmo_stages.errors import ConfigError
+from olmo_stages.types import ActivationSource, Stage
+
+
+def relative(a, b):
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def direct(checkpoint, example, layer):
+    """Hidden states of one example by transformers itself, without batch, padding or hooks."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    ids = tokenizer(example.text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        states = model(ids, output_hidden_states=True).hidden_states
+    return states[layer + 1][0].numpy()
+
+
+def test_the_activations_are_those_of_the_model(make_source, stage, checkpoint):
+    source = make_source()
+    last = source(stage, position="last", layers=(-1, 2, 5))
+    mean = source(stage, position="mean", layers=(-1, 2, 5))
+    for i, example in enumerate(source.examples):
+        for row, layer in enumerate(last.layers):
+            states = direct(checkpoint, example, layer)
+            assert relative(last.values[row, i], states[-1]) < 1e-5  # fp32 rounding
+            assert relative(mean.values[row, i], states[1:].mean(axis=0)) < 1e-5
+            # Twin: another token gives another vector.
+            assert relative(last.values[row, i], states[-2]) > 0.01
+        if i == 3:
+            break
+
+
+def test_the_answer_is_complete(make_source, stage):
+    source = make_source()
+    found = source(stage)
+    assert isinstance(source, ActivationSource)
+    assert found.ids == tuple(example.id for example in source.examples)
+    assert found.values.shape == (8, 11, 32)
+    assert found.values.dtype == np.float32
+    assert found.layers == tuple(range(8))
+    assert found.layer_types == (("sliding_attention",) * 3 + ("full_attention",)) * 2
+    assert [len(ids) for ids in found.token_ids] == [len(e.text.split()) for e in source.examples]
+    assert found.n_truncated == 0
+    assert found.stage == stage
+
+
+def test_the_embedding_layer_says_so(make_source, stage):
+    found = make_source()(stage, layers=(3, -1))
+    assert found.layers == (3, -1)
+    assert found.layer_types == ("full_attention", "embedding")
+
+
+def test_examples_come_in_the_order_of_the_data(make_source, stage, dataset):
+    forward = make_source()(stage)
+    reversed_data = Dataset("toy", dataset.examples[::-1], "raw")
+    backward = make_source(reversed_data)(stage)
+    assert backward.ids == forward.ids[::-1]
+    np.testing.assert_allclose(backward.values[:, ::-1], forward.values, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(backward.values, forward.values)
+
+
+def test_a_second_request_does_no_forward_pass(make_source, stage, monkeypatch):
+    first = make_source()
+    before = first(stage)
+    assert first.forward_passes[stage] == 3  # 11 examples in shards of 4
+    monkeypatch.setattr(
+        "olmo_stages.models.loading.load", lambda *_, **__: pytest.fail("the model was loaded")
+    )
+    second = make_source()
+    after = second(stage)
+    assert second.forward_passes[stage] == 0
+    assert np.array_equal(before.values, after.values)
+    assert before.token_ids == after.token_ids
+    assert before.key == after.key
+
+
+def test_fewer_layers_come_from_the_bigger_entry(make_source, stage):
+    source = make_source()
+    everything = source(stage)
+    n = source.forward_passes[stage]
+    some = source(stage, layers=(6, 1, -1))
+    assert source.forward_passes[stage] == n
+    assert np.array_equal(some.values[0], everything.values[6])
+    assert np.array_equal(some.values[1], everything.values[1])
+
+
+def test_more_layers_do_not_come_from_the_smaller_entry(make_source, stage):
+    source = make_source()
+    source(stage, layers=(1, 2))
+    n = source.forward_passes[stage]
+    assert source(stage, layers=(2, 3)).layers == (2, 3)
+    assert source.forward_passes[stage] == 2 * n
+
+
+def test_another_site_or_position_is_another_pass(make_source, stage):
+    source = make_source()
+    post = source(stage)
+    n = source.forward_passes[stage]
+    mid = source(stage, site="resid_mid")
+    first = source(stage, position="first_content")
+    assert source.forward_passes[stage] == 3 * n
+    assert len({post.key, mid.key, first.key}) == 3
+    assert not np.allclose(post.values, mid.values)
+    assert not np.allclose(post.values, first.values)
+
+
+def test_prefetch_takes_one_pass_for_several(make_source, stage):
+    source = make_source()
+    source.prefetch(stage, [("resid_post", "last"), ("attn_out", "mean"), ("resid_pre", "last")])
+    n = source.forward_passes[stage]
+    assert n == 3
+    post = source(stage)
+    source(stage, site="attn_out", position="mean")
+    pre = source(stage, site="resid_pre")
+    source.prefetch(stage, [("resid_post", "last"), ("attn_out", "mean")])
+    assert source.forward_passes[stage] == n
+    assert np.array_equal(pre.values[1:], post.values[:-1])
+
+
+def test_prefetch_leaves_out_what_is_there(make_source, stage, store):
+    source = make_source()
+    source(stage)
+    source.prefetch(stage, [("resid_post", "last"), ("mlp_out", "last")])
+    entries = [read_entry(path.parent) for path in store.root.glob("*/*/*/manifest.json")]
+    captures = sorted(entry.captures for entry in entries)
+    assert captures == [(("mlp_out", "last"),), (("resid_post", "last"),)]
+
+
+def test_one_model_at_a_time(make_source, stage, monkeypatch):
+    source = make_source()
+    held = []
+    real = extraction.gc.collect
+    monkeypatch.setattr(extraction.gc, "collect", lambda: held.append(source._loaded) or real())
+    source(stage)
+    source(dataclasses.replace(stage, random_init=0))
+    assert held == [None, None]
+    assert source._loaded.stage.random_init == 0
+
+
+def test_random_init_is_not_the_trained_model(make_source, stage):
+    source = make_source()
+    random = dataclasses.replace(stage, random_init=0)
+    trained, untrained = source(stage), source(random)
+    assert not np.allclose(trained.values, untrained.values)
+    assert trained.model_digest != untrained.model_digest
+    again = make_source(where=Store(source._store.root.parent / "other", shard_examples=4))(random)
+    assert np.array_equal(again.values, untrained.values)
+
+
+def test_batch_size_changes_no_number_and_no_key(make_source, stage, tmp_path):
+    one = make_source(where=Store(tmp_path / "one"), token_budget=1)
+    many = make_source(where=Store(tmp_path / "many"), token_budget=10_000, threads=1)
+    a, b = one(stage), many(stage)
+    assert (one.forward_passes[stage], many.forward_passes[stage]) == (11, 1)
+    assert a.key == b.key
+    assert relative(a.values, b.values) < 1e-5
+
+
+def test_bfloat16_is_stored_as_it_was(make_source, stage):
+    found = make_source(dtype="bfloat16")(stage)
+    as_bfloat16 = torch.from_numpy(found.values).to(torch.bfloat16).float().numpy()
+    assert np.array_equal(found.values, as_bfloat16)
+    assert relative(found.values, make_source()(stage).values) < 0.1
+
+
+def keys(make_source, stage, data=None, **options):
+    return make_source(data, **options)(stage, layers=(0,)).key
+
+
+def test_the_key_changes_with_each_ingredient(
+    make_source, stage, dataset, checkpoint, tmp_path, make_checkpoint, monkeypatch
+):
+    base = keys(make_source, stage)
+    examples = dataset.examples
+    text = Dataset("toy", (*examples[:-1], dataclasses.replace(examples[-1], text="w1")), "raw")
+    other_weights = make_checkpoint(tmp_path / "weights", seed=1)
+    template = shutil.copytree(checkpoint, tmp_path / "template")
+    (template / "chat_template.jinja").write_text("{{ messages }}")
+    config = shutil.copytree(checkpoint, tmp_path / "config")
+    content = json.loads((config / "config.json").read_text())
+    (config / "config.json").write_text(json.dumps(content | {"rms_norm_eps": 1e-3}))
+    found = {
+        "weights": keys(make_source, Stage("mine", "custom", str(other_weights))),
+        "template": keys(make_source, Stage("mine", "custom", str(template))),
+        "config": keys(make_source, Stage("mine", "custom", str(config))),
+        "random": keys(make_source, dataclasses.replace(stage, random_init=0)),
+        "seed": keys(make_source, dataclasses.replace(stage, random_init=1)),
+        "dtype": keys(make_source, stage, dtype="bfloat16"),
+        "data": keys(make_source, stage, text),
+        "format": keys(make_source, stage, Dataset("toy", examples, "chat_fixed")),
+        "max_length": keys(make_source, stage, max_length=5),
+        "layers": make_source()(stage, layers=(1,)).key,
+        "site": make_source()(stage, layers=(0,), site="mlp_out").key,
+        "position": make_source()(stage, layers=(0,), position="mean").key,
+    }
+    monkeypatch.setattr("olmo_stages.models.checkpoints.ATTENTION", "eager")
+    found["attention"] = keys(make_source, stage)
+    monkeypatch.setattr("olmo_stages.models.checkpoints.QUANTISATION", "int8")
+    found["quantisation"] = keys(make_source, stage)
+    assert len({base, *found.values()}) == 1 + len(found)
+
+
+def test_the_key_does_not_change_with_names(make_source, stage, dataset, checkpoint, tmp_path):
+    base = keys(make_source, stage)
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    source = make_source(Dataset("another name", dataset.examples, "raw"))
+    assert source(Stage("other", "custom", str(copy)), layers=(0,)).key == base
+    assert sum(source.forward_passes.values()) == 0
+
+
+def test_truncation_is_from_the_left_and_counted(make_source, stage):
+    whole, cut = make_source()(stage), make_source(max_length=5)(stage)
+    assert cut.n_truncated == sum(len(ids) > 5 for ids in whole.token_ids) > 0
+    assert cut.token_ids == tuple(ids[-5:] for ids in whole.token_ids)
+
+
+def test_the_context_of_the_model_is_never_exceeded(make_source, stage, dataset):
+    long = dataclasses.replace(dataset.examples[0], text=" ".join(["w1 w2"] * 30))
+    data = Dataset("long", (long, *dataset.examples[1:]), "raw")
+    found = make_source(data, max_length=1000)(stage, layers=(0,))
+    assert len(found.token_ids[0]) == 32
+    assert found.n_truncated == 1
+
+
+@pytest.mark.parametrize("layers", [(8,), (-2, 0), ()])
+def test_layers_that_do_not_exist_are_refused(make_source, stage, layers):
+    with pytest.raises(ConfigError, match=r"-1 \(embeddings\) to 7"):
+        make_source()(stage, layers=layers)
+
+
+def test_progress_is_one_line_without_a_terminal(make_source, stage, capsys):
+    make_source()(stage)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "mine: reading activations of 11 examples\n"
