@@ -101,22 +101,32 @@ def difference_interval(
 ) -> tuple[float, float]:
     """`interval` of a paired difference of two statistics in [0, 1].
 
-    Where both sides sit at the same bound, every resample gives zero and says nothing about how
-    large a difference could have gone unseen; that is what the Wilson interval of "all groups
-    alike" bounds.
+    Where both sides sit at the same bound, every resample would give zero and say nothing about
+    how large a difference could have gone unseen; the Wilson interval of "all groups alike" bounds
+    that.
 
     Args:
-        samples: the difference on each resample.
+        samples: the difference on each resample; all NaN where both sides are at the same bound.
         n_groups: number of groups.
         level: coverage.
 
     Returns:
         Lower and upper end.
     """
-    if n_groups > 0 and not np.any(samples):
+    if n_groups > 0 and np.isnan(samples).all():
         unseen = 1 - wilson(n_groups, n_groups, level)[0]
         return -unseen, unseen
     return interval(samples, n_groups, level)
+
+
+def tied(scores: Float[np.ndarray, "row example"]) -> Float[np.ndarray, "row example"]:
+    """Scores in units of the row's largest, rounded so that rounding errors cannot rank examples.
+
+    Two examples with equal features get scores that differ in the last digits when a matrix product
+    is cut into blocks differently; without rounding such a pair would count as a win or a loss.
+    """
+    scale = np.abs(scores).max(axis=1, keepdims=True, initial=0.0)
+    return np.round(scores / np.where(scale > 0, scale, 1.0), 10)
 
 
 def auroc(
@@ -140,6 +150,7 @@ def auroc(
     Returns:
         Values in [0, 1]; NaN where a resample has no pair.
     """
+    scores = tied(scores)
     concordant = np.zeros((len(weights), len(scores)))
     pairs = np.zeros((len(weights), 1))
     for fold in np.unique(folds[folds >= 0]):
@@ -246,6 +257,7 @@ def permutation_auroc(
     Returns:
         Values in [0, 1]; 0.5 where a relabelling leaves no pair in any fold.
     """
+    scores = tied(scores)
     concordant = np.zeros(len(scores))
     pairs = np.zeros(len(scores))
     for fold in np.unique(folds[folds >= 0]):

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import platformdirs
-
 from olmo_stages import records
 from olmo_stages.activations.extraction import Source
+from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError
 from olmo_stages.models.compute import Compute
@@ -150,8 +149,3 @@ class Experiment:
             "activations": source.identity(self.model),
             "reference": None if reference is None else source.identity(reference),
         }
-
-
-def cache_folder(cache: str | None) -> Path:
-    """Where activations and miniature models are kept, unless told otherwise."""
-    return Path(cache).expanduser() if cache else platformdirs.user_cache_path("olmo-stages")

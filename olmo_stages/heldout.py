@@ -2,6 +2,17 @@
 
 Every estimate keeps its bootstrap samples, so that the difference of two of them is paired: both
 come from the same resamples of the same groups.
+
+Scores of different folds are not independent: their training sets overlap, and each pair of examples
+meets twice, once with either as the one trained on. On noise the variance of a cross-validated score
+is therefore about twice what resampling the held-out examples shows, and plain intervals cover
+chance in 85 % of runs instead of 95 %. The deviations of the samples are widened by the correction
+of Nadeau & Bengio for K folds, sqrt(1 + K/(K-1)), which covers on noise and is conservative where
+there is a strong signal.
+
+Source:
+    Nadeau & Bengio 2003, Inference for the Generalization Error, eq. 9 with n_test/n_train =
+    1/(K-1). They apply it to a t test; here it widens percentile intervals over groups.
 """
 
 from collections.abc import Sequence
@@ -34,9 +45,11 @@ class Estimate:
     bounds: str = "unit"
 
     def __sub__(self, other: "Estimate") -> "Estimate":
+        saturated = np.isin(self.value, (0.0, 1.0)) & (self.value == other.value)
         return Estimate(
             self.value - other.value,
-            self.samples - other.samples,
+            # Of two scores at the same bound no resample can tell how far apart they might be.
+            np.where(saturated, np.nan, self.samples - other.samples),
             self.n,
             self.n_groups,
             "difference",
@@ -90,7 +103,9 @@ class HeldOut:
     ) -> Estimate:
         scored = np.flatnonzero(self.folds >= 0)
         n_groups = len({self.groups[i] for i in scored})
-        return Estimate(value[0], samples, len(scored), n_groups)
+        n_folds = len(set(self.folds[scored]))
+        widening = np.sqrt(1 + n_folds / (n_folds - 1)) if n_folds > 1 else 1.0
+        return Estimate(value[0], value + widening * (samples - value), len(scored), n_groups)
 
     def auroc(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
         """Area under the ROC curve within folds."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from olmo_stages.errors import OlmoStagesError
 
 POLISHED = 1e-10
-ACCELERATED = 1e-5
+ACCELERATED = 1e-6
 
 
 class ConvergenceError(OlmoStagesError, ArithmeticError):

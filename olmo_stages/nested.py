@@ -22,6 +22,9 @@ from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
 
 Kind = Literal["logistic", "lda", "mean_difference"]
 
+NEGLIGIBLE = 1e-9
+"""Distance of the class means, in units of the examples' spread, below which it is rounding."""
+
 SplitInner = Callable[[Int[np.ndarray, " chosen"]], Int[np.ndarray, " chosen"]]
 """Folds of a subset of the examples, given by their indices."""
 
@@ -150,11 +153,16 @@ def solve(
     Source:
         Friedman 1989 (regularised discriminant analysis); Marks & Tegmark 2023 (mass mean).
     """
-    if kind == "logistic":
-        return accelerated(axes, y, strength)
     counts = torch.stack([(1 - y).sum(0), y.sum(0)]).clamp_min(1)
     means = [axes.z.mT @ side / count for side, count in zip((1 - y, y), counts, strict=True)]
-    w = means[1] - means[0]
+    difference = means[1] - means[0]
+    # Classes with equal means up to rounding have no direction, and must not get a random one.
+    spread = axes.spectrum.sum(1)[:, None, None].sqrt()
+    alike = difference.norm(dim=1, keepdim=True) < NEGLIGIBLE * spread
+    if kind == "logistic":
+        w, b = accelerated(axes, y, strength)
+        return torch.where(alike, 0.0, w), torch.where(alike, 0.0, b)
+    w = torch.where(alike, 0.0, difference)
     if kind == "lda":
         w = w / (axes.spectrum[:, :, None] + strength[:, None])
     return w, -(w * (means[0] + means[1]) / 2).sum(1, keepdim=True)
@@ -220,7 +228,9 @@ def fit(
     w, b = solve(recipe.kind, axes, y[:, None], strength[:, None])
     w, b = w[..., 0], b[:, 0, 0]
     if recipe.kind == "logistic":
+        alike = ~w.any(1)
         w, b = polish(axes, y, strength, (w, b))
+        w = torch.where(alike[:, None], 0.0, w)
     direction = (axes.rotation @ w[:, :, None])[..., 0]
     return Fit(
         direction=(direction / unit[:, 0]).numpy(),

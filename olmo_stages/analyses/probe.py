@@ -400,7 +400,11 @@ class _Run:
             },
             figures={
                 "auroc": layer_curves(
-                    rows, "auroc", f"Probe AUROC by layer, {self.stage.label}", "AUROC"
+                    rows,
+                    "auroc",
+                    title=f"Probe AUROC by layer, {self.stage.label}",
+                    y_label="AUROC on held-out groups",
+                    chance=0.5,
                 )
             },
             headline=self._headline(selectivity, notes),

@@ -1,0 +1,45 @@
+# Everything here works on a machine that has Python 3.11 or newer and git. VENV and PYTHON can be set.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help install demo test test-all check fix bench clean
+
+help:  ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY)  ## create the virtual environment with pinned versions
+
+# torch first and pinned: an unpinned one brings several gigabytes of CUDA to a machine without a GPU.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "olmo-stages needs Python 3.11 or newer; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,slurm]"
+	touch $(READY)
+
+demo: $(READY)  ## train the miniature family (once) and run the main job on two stages
+	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe data=truth
+
+test: $(READY)  ## the tests: no network, a few minutes on 2 cores
+	$(BIN)/python -m pytest -q
+
+test-all: $(READY)  ## also the slow ones
+	$(BIN)/python -m pytest -q -m "not gpu and not network"
+
+check: $(READY)  ## format, lint, types, import direction; fails and never repairs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+fix: $(READY)  ## repair format and what lint can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## speed against other ways of doing the same, side by side
+	$(BIN)/python benchmarks/probe_fits.py
+
+clean:  ## remove the virtual environment and caches of tools, never results
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,56 @@
+"""How a result is laid out as a tracked run: name, tags, one row a layer, summary.
+
+Metrics are called `analysis/metric` for the main variant and `analysis/variant/metric` for others,
+the same in every run, so that the stages of a sweep overlay in one chart.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from olmo_stages.records import Job
+from olmo_stages.types import Measurement, Result
+
+_LONGEST_TAG = 64  # W&B refuses longer ones
+
+
+def run_name(job: Job) -> str:
+    """Return a readable name of the run."""
+    reference = "" if job.reference is None else f" vs {job.reference.label}"
+    return f"{job.analysis} {job.stage.label} {job.stage.size}{reference} {job.data}"
+
+
+def run_tags(job: Job, more: Sequence[str]) -> list[str]:
+    """Return stage, size, data set, analysis and `more`, each once and short enough."""
+    tags = [job.stage.label, job.stage.size, job.data, job.analysis, *map(str, more)]
+    return list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag))
+
+
+def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str, float | int]]:
+    """Return one mapping a layer, ascending: the metrics of all variants at that layer."""
+    layers = sorted({row.layer for row in measurements if row.layer is not None})
+    points: dict[int, dict[str, float | int]] = {layer: {"layer": layer} for layer in layers}
+    for row in measurements:
+        if row.layer is not None:
+            key = _full_name(row, analysis)
+            ends = {f"{key}_low": row.ci_low, f"{key}_high": row.ci_high}
+            points[row.layer][key] = row.value
+            points[row.layer] |= {name: it for name, it in ends.items() if it is not None}
+    return list(points.values())
+
+
+def summary(result: Result, analysis: str) -> dict[str, Any]:
+    """Return the headline and the numbers that are not about one layer."""
+    whole = {_full_name(it, analysis): it.value for it in result.measurements if it.layer is None}
+    return whole | {metric_name(name): value for name, value in result.headline.items()}
+
+
+def _full_name(row: Measurement, analysis: str) -> str:
+    main = row.variant in {"", analysis}
+    parts = [analysis, row.metric] if main else [analysis, row.variant, row.metric]
+    return "/".join(metric_name(part) for part in parts)
+
+
+def metric_name(text: str) -> str:
+    """Return a metric name that W&B can filter and sort by."""
+    return re.sub(r"[^A-Za-z0-9_]+", "_", text.replace("->", "_to_")).strip("_")

@@ -1,0 +1,279 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from olmo_stages.analyses.probe import Probe
+from olmo_stages.controls import bag_of_tokens, control_labels
+from olmo_stages.errors import ConfigError, DataError
+from olmo_stages.types import Analysis, Example
+from tests.fakes import BASE, THINK, FakeSource, grouped_examples
+
+OPTIONS = {
+    "kind": "logistic",
+    "site": "resid_post",
+    "position": "last",
+    "layers": None,
+    "strengths": [0.01, 0.1, 1.0],
+    "n_folds": 5,
+    "n_inner": 3,
+    "n_resamples": 400,
+    "n_permutations": 99,
+    "n_controls": 1,
+    "random_init": True,
+}
+
+
+def probe(**options):
+    return Probe(**(OPTIONS | options))
+
+
+def concept(signal, n_groups=30, d=10, heads=3, per_group=4, **kwargs):
+    """Activations whose layer k shows the label with strength `signal[stage] * k / (heads - 1)`."""
+    examples = tuple(grouped_examples(n_groups, per_group, **kwargs))
+    labels = np.array([e.label for e in examples])
+
+    def make(stage):
+        seed = sum(map(ord, stage.label))
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(heads, len(labels), d))
+        strength = 0 if stage.random_init is not None else signal.get(stage.name, 0)
+        direction = np.zeros(d)
+        direction[0] = 1
+        depth = np.linspace(0, 1, heads)[:, None, None]
+        return x + strength * depth * (labels[:, None] - 0.5) * direction
+
+    return FakeSource(examples, make)
+
+
+def rows(result, metric, variant):
+    found = [m for m in result.measurements if (m.metric, m.variant) == (metric, variant)]
+    assert found, (metric, variant)
+    return found
+
+
+def test_is_an_analysis():
+    assert isinstance(probe(), Analysis)
+
+
+def test_finds_the_concept_in_the_layer_that_has_it():
+    result = probe()(THINK, None, concept({"think_sft": 4}), 0)
+    auroc = rows(result, "auroc", "probe")
+    assert [m.layer for m in auroc] == [0, 1, 2]
+    assert auroc[2].value > 0.9
+    assert auroc[2].p_max == 0.01
+    assert result.headline["best layer"] == 2
+    assert rows(result, "selectivity", "probe")[2].value > 0.25
+
+
+def test_shuffled_labels_are_at_chance():
+    source = concept({"think_sft": 4})
+    rng = np.random.default_rng(1)
+    flips = rng.integers(0, 2, len(source.examples) // 2)
+    shuffled = tuple(
+        replace(e, label=int((e.label + flips[i // 2]) % 2)) for i, e in enumerate(source.examples)
+    )
+    result = probe()(THINK, None, FakeSource(shuffled, source.make), 0)
+    for row in rows(result, "auroc", "probe"):
+        assert row.ci_low < 0.5 < row.ci_high
+        assert row.p_max > 0.05
+
+
+def test_every_score_has_interval_null_and_counts():
+    result = probe()(THINK, BASE, concept({"think_sft": 4}), 7)
+    for row in rows(result, "auroc", "probe"):
+        assert row.ci_low <= row.value <= row.ci_high
+        # Within-group relabelling is exchangeable about one half.
+        assert row.null == pytest.approx(0.5, abs=0.06)
+        assert row.p <= row.p_max
+        assert row.p <= row.q
+        assert (row.n, row.n_groups, row.seed) == (120, 30, 7)
+        assert row.layer_type == "full_attention"
+        assert (row.stage, row.reference) == ("think_sft", "base")
+
+
+def test_baselines_are_run_and_a_probe_that_does_not_clear_them_is_flagged():
+    source = concept({"think_sft": 4})
+    lengths = tuple((1,) * (5 + 3 * e.label) for e in source.examples)
+    leaky = FakeSource(source.examples, source.make, lengths)
+    result = probe()(THINK, None, leaky, 0)
+    assert rows(result, "auroc", "baseline:length")[0].value == 1.0
+    assert all("baseline length (1.00)" in m.note for m in rows(result, "auroc", "probe"))
+    fair = probe()(THINK, None, source, 0)
+    assert rows(fair, "auroc", "baseline:length")[0].value == 0.5
+    assert rows(fair, "auroc", "baseline:embedding")[0].value == 0.5
+    assert rows(fair, "auroc", "probe")[2].note == ""
+    assert "not above baseline" in rows(fair, "auroc", "probe")[0].note
+    assert all(m.ci_low < 0.6 for m in rows(fair, "auroc", "baseline:random_init"))
+
+
+def test_difference_from_the_reference_is_paired_and_zero_for_the_same_weights():
+    source = concept({"think_sft": 4, "base": 1})
+    result = probe()(THINK, BASE, source, 0)
+    last = rows(result, "auroc_difference", "probe")[2]
+    theirs = rows(result, "auroc", "reference")[2]
+    assert last.value == pytest.approx(rows(result, "auroc", "probe")[2].value - theirs.value)
+    assert last.ci_low > 0
+    twin = FakeSource(source.examples, lambda stage: source.make(replace(stage, name="base")))
+    same = probe()(THINK, BASE, twin, 0)
+    assert [m.value for m in rows(same, "auroc_difference", "probe")] == [0, 0, 0]
+
+
+def test_transfer_within_a_stage_is_its_own_score_and_across_unrelated_ones_is_chance():
+    source = concept({"think_sft": 4, "base": 4})
+
+    def turned(stage):
+        x = source.make(stage)
+        return x if stage.name == "base" else np.roll(x, 5, axis=2)
+
+    result = probe()(THINK, BASE, FakeSource(source.examples, turned), 0)
+    own = rows(result, "auroc", "probe")
+    within = rows(result, "transfer_auroc", "stage->stage")
+    assert [m.value for m in within] == pytest.approx([m.value for m in own], abs=1e-12)
+    assert rows(result, "transfer_auroc", "reference->reference")[2].value > 0.9
+    for variant in ("stage->reference", "reference->stage"):
+        assert rows(result, "transfer_auroc", variant)[2].value < 0.75
+    aligned = probe()(THINK, BASE, source, 0)
+    for variant in ("stage->reference", "reference->stage"):
+        assert rows(aligned, "transfer_auroc", variant)[2].value > 0.9
+
+
+def test_transfer_accounts_for_an_offset_between_stages():
+    source = concept({"think_sft": 6, "base": 6})
+
+    def shifted(stage):
+        return source.make(stage) + (4 if stage.name == "base" else 0)
+
+    result = probe()(THINK, BASE, FakeSource(source.examples, shifted), 0)
+    at = "transfer_balanced_accuracy"
+    assert rows(result, at, "stage->reference:source")[2].value < 0.65
+    assert rows(result, at, "stage->reference:own")[2].value > 0.9
+
+
+def test_without_a_reference_the_comparison_is_left_out_and_said():
+    result = probe()(BASE, None, concept({"base": 4}), 0)
+    assert not [m for m in result.measurements if m.metric.startswith("transfer")]
+    assert any("no reference" in w for w in result.warnings)
+
+
+def test_negated_statements_are_reported_apart():
+    source = concept({"think_sft": 6}, polarity=True)
+    negated = np.array([e.polarity == "negated" for e in source.examples])
+
+    def flipped(stage):
+        x = source.make(stage)
+        x[:, negated, 0] *= -1
+        return x
+
+    result = probe()(THINK, None, FakeSource(source.examples, flipped), 0)
+    assert rows(result, "polarity_auroc", "affirmative->negated")[2].value < 0.1
+    same = probe()(THINK, None, source, 0)
+    assert rows(same, "polarity_auroc", "affirmative->negated")[2].value > 0.9
+
+
+def test_selectivity_falls_as_the_probe_can_memorise_groups():
+    """Hewitt & Liang: features that only identify the group let a wide probe learn any labelling."""
+    examples = tuple(grouped_examples(40, 4))
+    labels = np.array([e.label for e in examples])
+    member = np.array([int(e.group[1:]) for e in examples])
+    control = {}
+    for d in (4, 200):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(40, d))[member] + 0.1 * rng.normal(size=(160, d))
+        x[:, 0] += 2 * (labels - 0.5)
+        source = FakeSource(examples, lambda stage, x=x: x[None])
+        result = probe(strengths=[0.001, 0.01, 0.1])(THINK, None, source, 0)
+        control[d] = rows(result, "balanced_accuracy", "control")[0].value
+    assert control[4] < 0.7
+    assert control[200] > 0.95
+
+
+def test_group_leakage_does_not_pay():
+    """Groups with random labels and features that identify the group: a random split gives 1.0."""
+    rng = np.random.default_rng(0)
+    label_of = rng.permutation(np.arange(60) % 2)
+    examples = tuple(
+        Example(id=f"{g}-{i}", group=f"g{g}", label=int(label_of[g]), text=f"t {g} {i}")
+        for g in range(60)
+        for i in range(4)
+    )
+    member = np.repeat(np.arange(60), 4)
+    x = rng.normal(size=(60, 128))[member] + 0.05 * rng.normal(size=(240, 128))
+    result = probe()(THINK, None, FakeSource(examples, lambda stage: x[None]), 0)
+    row = rows(result, "auroc", "probe")[0]
+    assert row.ci_low < 0.5 < row.ci_high
+    assert row.p > 0.05
+
+
+def test_best_layer_is_chosen_without_the_test_examples():
+    """Of many noise layers the best test score is far above chance, the nested one is not."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(32, 60, 6))
+    source = FakeSource(tuple(grouped_examples(30, 2)), lambda stage: x)
+    result = probe(n_resamples=200)(THINK, None, source, 0)
+    best = max(m.value for m in rows(result, "auroc", "probe"))
+    nested = rows(result, "auroc", "best_layer")[0]
+    assert best > 0.6
+    assert nested.ci_low < 0.5
+    assert min(m.p_max for m in rows(result, "auroc", "probe")) > 0.05
+
+
+@pytest.mark.parametrize("kind", ["lda", "mean_difference"])
+def test_other_kinds_find_the_concept_too(kind):
+    result = probe(kind=kind)(THINK, None, concept({"think_sft": 4}), 0)
+    assert rows(result, "auroc", "probe")[2].value > 0.9
+    assert not [m for m in result.measurements if m.metric == "log_loss"]
+
+
+def test_directions_are_kept_for_every_layer():
+    result = probe()(THINK, None, concept({"think_sft": 4}), 0)
+    assert result.tensors["direction"].shape == (3, 10)
+    direction = result.tensors["direction"][2]
+    assert direction[0] / np.linalg.norm(direction) > 0.85
+
+
+def test_figure_is_plotly_json():
+    result = probe()(THINK, BASE, concept({"think_sft": 4}), 0)
+    assert json.loads(result.figures["auroc"])["data"]
+
+
+def test_few_groups_lower_the_number_of_folds_and_say_so():
+    result = probe()(THINK, None, concept({"think_sft": 6}, n_groups=4, per_group=10), 0)
+    assert any("4 outer folds instead of 5" in w for w in result.warnings)
+
+
+def test_one_class_only_is_an_error():
+    source = concept({})
+    examples = tuple(replace(e, label=1) for e in source.examples)
+    with pytest.raises(DataError):
+        probe()(THINK, None, FakeSource(examples, source.make), 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("kind", "svm", "logistic, lda, mean_difference"),
+        ("site", "resid", "resid_post"),
+        ("position", "end", "last"),
+        ("n_folds", 1, "n_folds=1"),
+        ("strengths", [0.0], "positive"),
+        ("n_permutations", -1, "negative"),
+    ],
+)
+def test_an_unusable_option_is_one_line_with_the_remedy(option, value, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        probe(**{option: value})
+    assert "\n" not in str(error.value)
+
+
+def test_control_labels_are_balanced_by_type_and_change_with_the_salt():
+    types = [f"g{i // 3}" for i in range(60)]
+    labels = control_labels(types, "0")
+    assert labels.sum() == 30
+    assert all(len(set(labels[3 * i : 3 * i + 3])) == 1 for i in range(20))
+    assert (labels != control_labels(types, "1")).any()
+
+
+def test_bag_of_tokens_counts():
+    assert bag_of_tokens([[7, 7, 3], [5]]).tolist() == [[[1, 0, 2], [0, 1, 0]]]

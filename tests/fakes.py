@@ -1,0 +1,54 @@
+"""A source of made-up activations, so that an analysis is tested without a model."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from olmo_stages.types import Activations, Example, Stage
+
+BASE = Stage("base", "tiny", "miniature")
+THINK = Stage("think_sft", "tiny", "miniature", parent=BASE)
+
+
+def grouped_examples(n_groups: int, per_group: int = 4, *, polarity: bool = False) -> list[Example]:
+    """Balanced within every group: half of each group's examples are 1."""
+    return [
+        Example(
+            id=f"g{g}e{e}",
+            group=f"g{g}",
+            label=e % 2,
+            text=f"text {g} {e}",
+            polarity=("affirmative", "negated")[e // 2 % 2] if polarity else "",
+        )
+        for g in range(n_groups)
+        for e in range(per_group)
+    ]
+
+
+@dataclasses.dataclass
+class FakeSource:
+    """Hands out `make(stage)` as [layer example d_model] for layers 0.. and zeros for -1."""
+
+    examples: tuple[Example, ...]
+    make: Callable[[Stage], np.ndarray]
+    token_ids: tuple[tuple[int, ...], ...] = ()
+
+    def __call__(self, stage, *, site="resid_post", position="last", layers=None):
+        values = self.make(stage).astype(np.float32)
+        chosen = tuple(range(len(values))) if layers is None else tuple(layers)
+        zeros = np.zeros_like(values[:1])
+        tokens = self.token_ids or tuple((5, 6, i % 3) for i in range(len(self.examples)))
+        return Activations(
+            stage=stage,
+            site=site,
+            position=position,
+            layers=chosen,
+            layer_types=tuple("embedding" if i < 0 else "full_attention" for i in chosen),
+            ids=tuple(e.id for e in self.examples),
+            values=np.concatenate([values[[i]] if i >= 0 else zeros for i in chosen]),
+            token_ids=tokens,
+            n_truncated=0,
+            model_digest=stage.label,
+            key=stage.label,
+        )

@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from olmo_stages.data.splits import folds
+from olmo_stages.heldout import Estimate, HeldOut, Where
+from olmo_stages.nested import Recipe, cross_validate
+from tests.fakes import grouped_examples
+
+
+def held_out(n_groups=20, n_folds=5, seed=0, n_resamples=300):
+    examples = grouped_examples(n_groups)
+    return HeldOut.of(examples, folds(examples, n_folds), n_resamples, seed)
+
+
+def test_intervals_cover_chance_on_pure_noise_in_93_percent_of_200_seeds():
+    covered, uncorrected = {"auroc": 0, "balanced_accuracy": 0}, 0
+    examples = grouped_examples(24)
+    outer = folds(examples, 4)
+    recipe = Recipe("logistic", (0.1,), lambda chosen: folds([examples[i] for i in chosen], 2))
+    for seed in range(200):
+        data = HeldOut.of(examples, outer, 200, seed)
+        x = np.random.default_rng(seed).normal(size=(1, 96, 8))
+        scores = cross_validate(x, data.labels, outer, recipe).score(x)
+        for metric in covered:
+            low, high = getattr(data, metric)(scores).interval(0)
+            covered[metric] += low <= 0.5 <= high
+        plain = data.auroc(scores)
+        narrow = plain.value + (plain.samples - plain.value) / np.sqrt(1 + 4 / 3)
+        low, high = replace(plain, samples=narrow).interval(0)
+        uncorrected += low <= 0.5 <= high
+    assert min(covered.values()) >= 186, covered
+    # The control twin: without the correction for overlapping training sets they do not.
+    assert uncorrected < 186
+
+
+def test_difference_is_paired():
+    data = held_out()
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(1, 80)) + data.labels
+    a, b = data.auroc(scores), data.auroc(scores + 0.1 * rng.normal(size=(1, 80)))
+    width = np.subtract(*(a - b).interval(0)[::-1])
+    assert 0 < width < 0.3 * np.subtract(*a.interval(0)[::-1])
+    unpaired = replace(a, samples=a.samples[::-1])
+    assert np.subtract(*(unpaired - b).interval(0)[::-1]) > 2 * width
+
+
+def test_two_perfect_scores_differ_by_an_unknown_little_and_equal_ones_by_nothing():
+    data = held_out()
+    perfect = data.auroc((data.labels - 0.5)[None])
+    low, high = (perfect - perfect).interval(0)
+    assert low == -high
+    assert 0.1 < high < 0.2
+    noise = data.auroc(np.random.default_rng(0).normal(size=(1, 80)))
+    assert (noise - noise).interval(0) == (0, 0)
+
+
+def test_balanced_accuracy_of_constant_scores_is_half():
+    assert held_out().balanced_accuracy(np.zeros((1, 80))).value[0] == 0.5
+
+
+def test_examples_that_are_not_scored_do_not_count():
+    data = held_out()
+    some = replace(data, folds=np.where(np.arange(80) < 40, data.folds, -1))
+    scores = np.where(np.arange(80) < 40, data.labels - 0.5, 0.5 - data.labels)[None].astype(float)
+    for estimate in (some.auroc(scores), some.balanced_accuracy(scores)):
+        assert estimate.value[0] == 1.0
+        assert (estimate.n, estimate.n_groups) == (40, 10)
+
+
+def test_log_loss_of_no_knowledge_is_ln_2():
+    assert held_out().log_loss(np.zeros((1, 80))).value[0] == pytest.approx(np.log(2))
+
+
+def test_rows_carry_interval_counts_and_layer():
+    estimate = Estimate(np.array([0.7, 0.8]), np.array([[0.6, 0.7], [0.8, 0.9]]), 80, 20)
+    where = Where("think_sft", "base", (3, 4), ("full_attention", "sliding_attention"), seed=5)
+    first, second = where.rows("auroc", "probe", estimate, p=[0.1, None])
+    assert (first.layer, second.layer) == (3, 4)
+    assert (first.p, second.p) == (0.1, None)
+    assert (second.value, second.layer_type, second.seed) == (0.8, "sliding_attention", 5)
+    assert first.ci_low < 0.7 < first.ci_high
+    assert (first.n, first.n_groups, first.stage, first.reference) == (80, 20, "think_sft", "base")
