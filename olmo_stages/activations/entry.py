@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from olmo_stages.activations import files
 from olmo_stages.activations.identity import PassIdentity, digest, entry_key
+from olmo_stages.atomic import write_file
 from olmo_stages.errors import StoreError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.types import Stage
@@ -224,7 +225,7 @@ class Writer:
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         text = json.dumps(manifest | {"digest": digest(manifest)}, indent=1)
-        files.write_atomic(self.folder / MANIFEST, text.encode())
+        write_file(self.folder / MANIFEST, text.encode())
         return Entry(self.folder, manifest)
 
     def _shard(self, name: str) -> dict[str, Any]:

@@ -3,19 +3,21 @@
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.entry import Entry, Rows, Writer, read_entry
-from olmo_stages.activations.progress import progress, say
 from olmo_stages.activations.request import Work, check_capture, check_layers, describe
-from olmo_stages.activations.store import Store
+from olmo_stages.activations.store import Store, default_store
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import FORMATS, render
 from olmo_stages.data.spans import Prompt, resolve, tokenize
 from olmo_stages.errors import PairingError, StoreError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.compute import Compute
+from olmo_stages.progress import progress
 from olmo_stages.types import (
     EMBEDDING_LAYER,
     Activations,
@@ -36,8 +38,8 @@ class Source:
     Args:
         dataset: the examples; every answer holds them in this order.
         compute: where and how the forward pass runs.
-        store: folder of the activation store, or a `Store`.
-        cache: folder for the miniature family and for digests of large files.
+        cache: folder for the miniature family, the store, and digests of large files.
+        store: where activations are kept; None = `activations` in the cache folder.
         max_length: tokens after which a prompt is cut from the left; None = the model's context,
             which is never exceeded.
 
@@ -49,14 +51,15 @@ class Source:
         self,
         dataset: Dataset,
         compute: Compute,
-        store: Path | Store,
         cache: Path,
+        *,
+        store: Store | None = None,
         max_length: int | None = None,
     ) -> None:
         check_choice("format", dataset.format, FORMATS)
         self._dataset = dataset
         self._compute = compute
-        self._store = store if isinstance(store, Store) else Store(store)
+        self._store = store or default_store(cache)
         self._cache = cache
         self._max_length = max_length
         self._works: dict[Stage, Work] = {}
@@ -67,6 +70,25 @@ class Source:
     def examples(self) -> tuple[Example, ...]:
         """The examples, in the order of every answer."""
         return self._dataset.examples
+
+    @property
+    def model_digests(self) -> dict[str, str]:
+        """Identity of the weights of every stage that was asked for, by its label."""
+        return {stage.label: work.identity.weights for stage, work in self._works.items()}
+
+    def identity(self, stage: Stage) -> dict[str, Any]:
+        """Everything that changes an activation of a stage, and nothing else; loads no weights.
+
+        Args:
+            stage: the stage.
+
+        Returns:
+            Digests of weights, tokenizer and data, dtype, format, context and code version.
+
+        Raises:
+            ModelError: there is no such checkpoint.
+        """
+        return asdict(self._work(stage).identity)
 
     def __call__(
         self,
@@ -104,6 +126,15 @@ class Source:
                 raise
         # Another process cleaned up between finding and reading.
         return self._answer(work, self._entry(work, (capture,), captured), capture, asked)
+
+    def identity(self, stage: Stage) -> PassIdentity:
+        """What identifies the forward pass of a stage over the data, without running it.
+
+        Raises:
+            ConfigError: options that leave no token.
+            ModelError: the checkpoint cannot be used.
+        """
+        return self._work(stage).identity
 
     def prefetch(
         self,
@@ -151,8 +182,7 @@ class Source:
         if found is not None:
             return found
         writer = self._store.writer(work.identity, captures, layers)
-        waiting = f"{work.stage.label}: another process computes the same activations; waiting"
-        with self._store.lock(writer.folder, lambda: say(waiting)):
+        with self._store.lock(writer.folder, lambda: _say_waiting(work.stage)):
             found = self._store.find(work.identity, captures, layers)
             return found or self._extract(work, writer)
 
@@ -161,9 +191,9 @@ class Source:
         prompts = self._prompts(work)
         # Longest first: memory runs out at once or never. Ties keep the data set's order.
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i))
-        label = f"{work.stage.label}: reading activations of {len(prompts)} examples"
+        label = f"{work.stage.label}: activations of examples"
         shards: list[str] = []
-        with progress(label, sum(len(p.token_ids) for p in prompts)) as advance:
+        with progress(label, len(prompts)) as advance:
             for part, rows in enumerate(_chunks(order, self._store.shard_examples)):
                 chosen = [prompts[i] for i in rows]
                 ids = [prompt.id for prompt in chosen]
@@ -186,7 +216,7 @@ class Source:
         loaded: Any,  # noqa: ANN401 (a Loaded; its type would import torch)
         prompts: Sequence[Prompt],
         writer: Writer,
-        advance: Callable[[int], None],
+        advance: Callable[[], None],
     ) -> dict[Key, Any]:
         from olmo_stages.models.forward import Item, pooled
 
@@ -196,9 +226,10 @@ class Source:
             for p in prompts
         ]
 
-        def on_batch(n_tokens: int) -> None:
+        def on_batch(n_examples: int) -> None:
             self.forward_passes[loaded.stage] += 1
-            advance(n_tokens)
+            for _ in range(n_examples):
+                advance()
 
         return pooled(
             loaded.decoder,
@@ -262,6 +293,13 @@ class Source:
             model_digest=work.identity.weights,
             key=entry.manifest["entry_key"],
         )
+
+
+def _say_waiting(stage: Stage) -> None:
+    from rich.console import Console
+
+    text = f"{stage.label}: waiting for another process that computes the same activations"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -1,8 +1,6 @@
-"""Files that are whole or absent, and whose names carry the digest of their content."""
+"""Files whose names carry the digest of their content, and safetensors without torch."""
 
 import json
-import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,50 +9,16 @@ import numpy as np
 import xxhash
 from safetensors import SafetensorError, deserialize
 
+from olmo_stages.atomic import write_file
 from olmo_stages.errors import StoreError
 
-TEMPORARY = ".tmp."
-"""Part of the name of every file that is not finished."""
-
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I64": np.int64}
-
-
-def temporary_name(path: Path) -> Path:
-    """Name beside `path` that no other process uses."""
-    return path.with_name(f"{path.name}{TEMPORARY}{socket.gethostname()}.{os.getpid()}")
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half-written, not even after a power cut.
-
-    Args:
-        path: where it goes; its folder is made.
-        content: the whole content.
-
-    Raises:
-        StoreError: the disk is full, or the folder cannot be written.
-    """
-    temporary = temporary_name(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        _discard(temporary)
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror or error}); free some space with "
-            "`olmo-stages store gc` or choose another folder for the store"
-        ) from error
 
 
 def write_digested(folder: Path, stem: str, content: bytes) -> str:
     """Write `stem.DIGEST.safetensors` and return its name."""
     name = f"{stem}.{xxhash.xxh3_128_hexdigest(content)}.safetensors"
-    write_atomic(folder / name, content)
+    write_file(folder / name, content)
     return name
 
 
@@ -104,19 +68,3 @@ def is_sound(path: Path, expected: Mapping[str, str]) -> bool:
 
 def _remedy(path: Path) -> str:
     return f"delete the folder {path.parent} to have it computed again"
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        # It keeps its temporary name, so that nobody reads it and gc removes it.
-        return
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

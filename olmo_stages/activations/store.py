@@ -16,14 +16,17 @@ from pathlib import Path
 from filelock import SoftReadWriteLock, Timeout
 
 from olmo_stages.activations.entry import Entry, Writer, read_entry
-from olmo_stages.activations.files import TEMPORARY
 from olmo_stages.activations.identity import PassIdentity, entry_key
+from olmo_stages.atomic import disk_trouble
 from olmo_stages.errors import StoreError
 from olmo_stages.models.captures import Capture
 
 SHARD_EXAMPLES = 512
 """Examples of one shard; independent of batch size, so that a later run can reuse it."""
 
+
+REMOVED = ".removed"
+"""End of the name of a folder that is being removed."""
 
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 
@@ -33,9 +36,14 @@ def lock_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
+def default_store(cache: Path) -> "Store":
+    """The store inside a cache folder."""
+    return Store(cache / "activations")
+
+
 def is_entry_folder(folder: Path) -> bool:
     """Whether a folder is an entry, not a lock or something that is being removed."""
-    return folder.is_dir() and not folder.name.endswith(".rw") and TEMPORARY not in folder.name
+    return folder.is_dir() and not folder.name.endswith((".rw", REMOVED))
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Store:
             why = f"another process has held {lock.lock_file} for {self.lock_timeout_s:.0f} s"
         except OSError as error:
             if error.errno in _NOT_WRITABLE:
-                raise _not_writable(Path(lock.lock_file), error) from error
+                raise StoreError(disk_trouble(Path(lock.lock_file), error)) from error
             why = f"{lock.lock_file} cannot be locked ({error})"
         else:
             return True
@@ -120,7 +128,7 @@ class Store:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _not_writable(folder.parent, error) from error
+            raise StoreError(disk_trouble(folder.parent, error)) from error
         return SoftReadWriteLock(
             lock_path(folder),
             is_singleton=False,
@@ -130,10 +138,3 @@ class Store:
 
     def _pass_folder(self, identity: PassIdentity) -> Path:
         return self.root / identity.key[:2] / identity.key
-
-
-def _not_writable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{path} cannot be written ({error.strerror}); free some space with `olmo-stages store gc` "
-        "or choose another folder for the store"
-    )

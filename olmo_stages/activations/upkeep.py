@@ -1,5 +1,6 @@
 """Looking after a store: what is in it, whether it is sound, and what may go."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from filelock import SoftReadWriteLock, Timeout
 
 from olmo_stages.activations import files
 from olmo_stages.activations.entry import MANIFEST, Entry, read_entry
-from olmo_stages.activations.store import Store, is_entry_folder, lock_path
+from olmo_stages.activations.store import REMOVED, Store, is_entry_folder, lock_path
 from olmo_stages.errors import StoreError
 
 COMPLETE = "complete"
@@ -167,7 +168,7 @@ def _remove(store: Store, row: EntryRow) -> bool:
             if row.state == UNFINISHED and (row.folder / MANIFEST).exists():
                 return False
             # Renamed first, so that nobody sees a manifest whose shards are half gone.
-            doomed = files.temporary_name(row.folder)
+            doomed = row.folder.with_name(f"{row.folder.name}.{os.getpid()}{REMOVED}")
             row.folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
     except Timeout:
@@ -179,9 +180,9 @@ def _remove(store: Store, row: EntryRow) -> bool:
 
 def _remove_stray_files(store: Store) -> None:
     """Temporary files in complete entries, and folders whose removal was interrupted."""
-    for path in sorted(store.root.glob(f"*/*/*{files.TEMPORARY}*")):
+    for path in sorted(store.root.glob(f"*/*/*{REMOVED}")):
         shutil.rmtree(path, ignore_errors=True)
-    for path in sorted(store.root.glob(f"*/*/*/*{files.TEMPORARY}*")):
+    for path in sorted(store.root.glob("*/*/*/.*.tmp")):
         if not _is_locked(store, path.parent):
             path.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from olmo_stages.errors import ModelError
 from olmo_stages.models import digests
+from olmo_stages.stages import MINIATURE
 from olmo_stages.types import Stage
 
 ATTENTION = "sdpa"
@@ -13,8 +14,6 @@ ATTENTION = "sdpa"
 
 QUANTISATION = "none"
 """Quantisation of the weights; part of an activation's identity."""
-
-MINIATURE = "miniature"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Some repositories also hold the weights as .bin, twice the download and pickled.

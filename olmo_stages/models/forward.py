@@ -65,7 +65,7 @@ def pooled(
     layers: Sequence[int],
     *,
     token_budget: int,
-    on_batch: Callable[[int], None] = lambda _n_tokens: None,
+    on_batch: Callable[[int], None] = lambda _n_examples: None,
 ) -> dict[Key, Float[torch.Tensor, "example d_model"]]:
     """Run the decoder and pool its hidden states.
 
@@ -75,7 +75,7 @@ def pooled(
         captures: sites and positions.
         layers: block indices; -1 = the embeddings (input of block 0), whatever the site.
         token_budget: see `batches`.
-        on_batch: told after each forward pass how many tokens (without padding) it held.
+        on_batch: told after each forward pass how many examples it held.
 
     Returns:
         One tensor per capture and layer on the CPU; float32 for means, which are also summed in
@@ -94,7 +94,7 @@ def pooled(
         for key, vectors in _run(decoder, batch, captures, sorted(layers)).items():
             _check_finite(key, batch, vectors)
             parts[key].append(vectors.cpu())
-        on_batch(sum(len(item.token_ids) for item in batch))
+        on_batch(len(batch))
     return {key: torch.cat(vectors) for key, vectors in parts.items()}
 
 

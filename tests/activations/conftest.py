@@ -83,7 +83,13 @@ def make_source(tmp_path, dataset, store):
     def make(data=None, *, where=None, max_length=None, **options):
         defaults = {"device": "cpu", "dtype": "float32", "token_budget": 64, "threads": None}
         compute = Compute(**defaults | options)
-        return Source(data or dataset, compute, where or store, tmp_path / "cache", max_length)
+        return Source(
+            data or dataset,
+            compute,
+            tmp_path / "cache",
+            store=where or store,
+            max_length=max_length,
+        )
 
     return make
 

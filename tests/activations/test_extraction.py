@@ -246,4 +246,4 @@ def test_progress_is_one_line_without_a_terminal(make_source, stage, capsys):
     make_source()(stage)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "mine: reading activations of 11 examples\n"
+    assert captured.err == "mine: activations of examples: 11 done\n"
