@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, whoever is killed while writing them."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -74,9 +75,9 @@ def write_folder(folder: Path, files: "dict[str, bytes]", own: Collection[str]) 
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(folder.parent)
-        if old.exists():
+        with contextlib.suppress(FileNotFoundError):  # there was none, or another writer took it
             _keep_foreign(old, folder, own)
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StoreError(disk_trouble(folder, error)) from error
 
@@ -139,8 +140,7 @@ def _swap(temporary: Path, folder: Path, old: Path) -> None:
                 raise
         else:
             return
-        if old.exists():
-            shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
         try:
             folder.rename(old)
         except FileNotFoundError:
