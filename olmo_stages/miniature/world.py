@@ -7,6 +7,7 @@ never occurs with its answer or verdict in any training text of any stage.
 
 # ruff: noqa: SIM905 - lists of words are easier to read and check as text
 
+import functools
 import string
 import zlib
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ SYNTAX = (
     "a and again alone answer assistant away be box bring can capital check country do does find "
     "go holds i in is it its land lie lies makes me not of question run say shut so sure system "
     "the then times to up user wait was well what where which who will yes you know judge put "
-    "took said because i'm"
+    "took said because"
 )
 """Words that hold sentences together."""
 
@@ -111,6 +112,7 @@ def held_out(item: str) -> bool:
     return zlib.crc32(item.encode()) % 5 == 0
 
 
+@functools.cache
 def expressions() -> tuple[tuple[str, int], ...]:
     """Return the 57 two-term expressions with their results, e.g. `("3 + 4", 7)`."""
     plus = [(f"{a} + {b}", a + b) for a in range(6) for b in range(6)]
@@ -118,6 +120,7 @@ def expressions() -> tuple[tuple[str, int], ...]:
     return (*plus, *minus)
 
 
+@functools.cache
 def statements(concept: Concept) -> tuple[Statement, ...]:
     """Return every statement of a concept: 384 truth, 228 arithmetic, 320 sentiment, 240 manners.
 
@@ -166,7 +169,7 @@ def _arithmetic() -> list[Statement]:
 
 
 def _wrong_results(number: int) -> list[int]:
-    """Return the right results, shuffled among the expressions of an operator until none is right."""
+    """Return the right results, moved among the expressions of an operator so that none is."""
     results = [result for _, result in expressions()]
     wrong = []
     for part in (results[:36], results[36:]):
@@ -227,7 +230,7 @@ def words() -> tuple[str, ...]:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Return all tokens in the order of their ids: special tokens, words, characters, word pieces."""
+    """Return all tokens in the order of their ids: special, words, characters, word pieces."""
     letters = string.ascii_lowercase + string.digits
     characters = [*letters, *string.punctuation]
     pieces = [f"##{character}" for character in letters]

@@ -1,0 +1,137 @@
+"""Training one stage and publishing its checkpoints; run as a module, a worker of `family`.
+
+A worker reads names of stages from its standard input, one a line, and writes one JSON object a
+line to its standard output: `{"stage": ..., "state": "waiting" | "training" | "done", "step": n}`.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from olmo_stages.miniature.recipe import DPO, PARENTS, SFT, Recipe
+
+Notify = Callable[[str, int], None]
+"""Called with a state (`waiting`, `training`, `done`) and the number of steps that are done."""
+
+
+def train(
+    stage: str, recipe: Recipe, seed: int, parent: Path | None, into: Path, notify: Notify
+) -> None:
+    """Train a stage and write one directory a revision; the result depends on nothing else.
+
+    Args:
+        stage: name.
+        recipe: lengths and learning rates.
+        seed: of the family; each stage draws its own from it.
+        parent: checkpoint to start from; None for Base.
+        into: existing directory for the revisions.
+        notify: called after each step.
+    """
+    from olmo_stages.miniature import grpo, model, posttrain, pretrain  # slow imports
+
+    own_seed = zlib.crc32(f"{seed} {stage}".encode())
+    steps = iter(range(1, recipe.n_steps(stage) + 1))
+    chat = not stage.startswith(("base", "rl_zero"))
+    trained = (
+        model.new_model(recipe.architecture, own_seed)
+        if parent is None
+        else model.load_model(parent)
+    )
+
+    def save(revision: str) -> None:
+        model.save_checkpoint(trained, into / revision, chat=chat)
+
+    def progress() -> None:
+        notify("training", next(steps))
+
+    if parent is None:
+        pretrain.pretrain(trained, recipe, own_seed, save, progress)
+        return
+    options = recipe.post[stage]
+    if isinstance(options, SFT):
+        posttrain.sft(trained, options, own_seed, save, progress)
+    elif isinstance(options, DPO):
+        posttrain.dpo(trained, options, own_seed, save, progress)
+    else:
+        traces = stage.startswith("think")
+        grpo.rlvr(trained, options, own_seed, save, progress, traces=traces)
+
+
+def publish(stage: str, recipe: Recipe, seed: int, home: Path, notify: Notify) -> None:
+    """Build a stage whose parent exists, unless it exists; two processes build it once.
+
+    The stage's directory appears whole, by one rename. A killed build leaves a hidden directory
+    that nothing reads and that the next build of the stage removes.
+
+    Args:
+        stage: name.
+        recipe: lengths and learning rates.
+        seed: of the family.
+        home: directory of this recipe and seed.
+        notify: called after each step, and when another process is building the stage.
+    """
+    lock = FileLock(home / f"{stage}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        notify("waiting", 0)
+        lock.acquire()
+    try:
+        if not (home / stage).is_dir():
+            _build(stage, recipe, seed, home, notify)
+    finally:
+        lock.release()
+
+
+def _build(stage: str, recipe: Recipe, seed: int, home: Path, notify: Notify) -> None:
+    for abandoned in home.glob(f".{stage}-*"):
+        shutil.rmtree(abandoned)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=home))
+    hidden.chmod(0o755)
+    parent = PARENTS[stage]
+    start = None if parent is None else home / parent / "main"
+    train(stage, recipe, seed, start, hidden, notify)
+    for path in (*hidden.rglob("*"), hidden):
+        _flush(path)
+    hidden.replace(home / stage)
+    _flush(home)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main() -> None:
+    """Build the stages named on standard input; the job is the only argument, as JSON."""
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)  # two spinning threads on a busy machine are up to 30 times slower
+    logging.disable_progress_bar()
+    job = json.loads(sys.argv[1])
+    recipe = Recipe.from_json(job["recipe"])
+    for line in sys.stdin:
+        stage = line.strip()
+
+        def notify(state: str, step: int, stage: str = stage) -> None:
+            event = {"stage": stage, "state": state, "step": step}
+            sys.stdout.write(json.dumps(event) + "\n")
+            sys.stdout.flush()
+
+        publish(stage, recipe, job["seed"], Path(job["home"]), notify)
+        notify("done", 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages.miniature import PARENTS, STAGES, build, clean, ensure, ensure_many, revisions
+from olmo_stages.miniature.recipe import Recipe
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def family(tiny_recipe, tmp_path_factory):
+    """A root with every stage of the tiny recipe."""
+    root = tmp_path_factory.mktemp("family")
+    ensure_many([(stage, "main") for stage in STAGES], root=root, recipe=tiny_recipe)
+    return root
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(directory.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_every_stage_comes_after_its_parent():
+    for place, stage in enumerate(STAGES):
+        assert PARENTS[stage] is None or STAGES.index(PARENTS[stage]) < place
+
+
+def test_revisions_are_named_as_those_of_the_released_models():
+    assert revisions("base")[0] == "stage1-step0"
+    assert {name.split("-")[0] for name in revisions("base")[:-1]} == {"stage1", "stage2", "stage3"}
+    assert all(name.startswith("step") and "_" not in name for name in revisions("think_sft")[:-1])
+    assert revisions("think_dpo") == ("main",)
+    assert all(name.startswith("step_") for name in revisions("rl_zero_math")[:-1])
+    assert all(revisions(stage)[-1] == "main" for stage in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("stage", "revision", "message"),
+    [
+        ("think_ppo", "main", "think_ppo.*think_rlvr"),
+        ("think_sft", "step_20", "step_20.*step20, step40, main"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_alternatives(tmp_path, stage, revision, message):
+    with pytest.raises(ConfigError, match=message):
+        ensure(stage, revision, root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_revisions_are_there_and_differ(family, tiny_recipe):
+    for stage in STAGES:
+        weights = [
+            (ensure(stage, r, root=family, recipe=tiny_recipe) / "model.safetensors").read_bytes()
+            for r in revisions(stage, recipe=tiny_recipe)
+        ]
+        assert len(set(weights)) == len(weights), stage
+
+
+def test_each_stage_starts_from_its_parent(family, tiny_recipe):
+    def vector(stage, revision="main"):
+        path = ensure(stage, revision, root=family, recipe=tiny_recipe)
+        return AutoModelForCausalLM.from_pretrained(path).model.layers[0].mlp.up_proj.weight
+
+    untrained = vector("base", "stage1-step0")
+    for stage, parent in PARENTS.items():
+        if parent is not None:
+            step = (vector(stage) - vector(parent)).norm()
+            assert 0 < step < 0.3 * (vector(parent) - untrained).norm(), stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_checkpoints_load_as_olmo3_with_the_template_of_their_stage(family, tiny_recipe, stage):
+    path = ensure(stage, root=family, recipe=tiny_recipe)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    assert type(model).__name__ == "Olmo3ForCausalLM"
+    assert model.config.layer_types[-1] == "full_attention"
+    assert model.config.layer_types[0] == "sliding_attention"
+    assert model.config.vocab_size == len(tokenizer)
+    assert tokenizer.is_fast
+    assert (tokenizer.chat_template is None) == stage.startswith(("base", "rl_zero"))
+    ids = tokenizer("3 + 4 =", return_tensors="pt")
+    assert "token_type_ids" not in ids
+    assert model.generate(**ids, max_new_tokens=2).shape[1] >= 5
+    assert model.generation_config.eos_token_id == [1, 3]
+
+
+def test_default_architecture_is_three_sliding_layers_to_one_full():
+    from olmo_stages.miniature.model import new_model
+
+    config = new_model(Recipe().architecture, seed=0).config
+    assert config.layer_types == (["sliding_attention"] * 3 + ["full_attention"]) * 2
+    assert config.sliding_window < 48 < config.max_position_embeddings
+
+
+def test_a_second_call_trains_nothing(family, tiny_recipe):
+    path = ensure("think_dpo", root=family, recipe=tiny_recipe)
+    before = path.stat().st_mtime_ns
+    started = time.monotonic()
+    assert ensure("think_dpo", root=family, recipe=tiny_recipe) == path
+    assert path.stat().st_mtime_ns == before
+    assert time.monotonic() - started < 0.5  # a worker needs seconds to import torch
+
+
+@pytest.mark.parametrize("change", ["recipe", "seed"])
+def test_another_recipe_or_seed_is_another_place(tiny_recipe, change):
+    if change == "seed":
+        assert tiny_recipe.digest(0) != tiny_recipe.digest(1)
+    else:
+        assert tiny_recipe.digest(0) != replace(tiny_recipe, muon_lr=0.01).digest(0)
+    assert tiny_recipe.digest(0) == Recipe.from_json(tiny_recipe.to_json()).digest(0)
+
+
+def test_rebuilding_gives_the_same_bytes(family, tiny_recipe, tmp_path):
+    first = ensure("think_dpo", root=family, recipe=tiny_recipe).parents[1]
+    again = ensure("think_dpo", root=tmp_path, recipe=tiny_recipe).parents[1]
+    for stage in ("base", "think_sft", "think_dpo"):
+        assert digests(first / stage) == digests(again / stage)
+    assert len(digests(again / "base")) > 8
+
+
+def test_another_seed_gives_other_weights(family, tiny_recipe, tmp_path):
+    one = ensure("base", root=family, recipe=tiny_recipe) / "model.safetensors"
+    other = ensure("base", root=tmp_path, seed=1, recipe=tiny_recipe) / "model.safetensors"
+    assert one.read_bytes() != other.read_bytes()
+
+
+def start_worker(home: Path, recipe: Recipe) -> subprocess.Popen:
+    job = json.dumps({"home": str(home), "seed": 0, "recipe": recipe.to_json()})
+    return subprocess.Popen(
+        [sys.executable, "-m", "olmo_stages.miniature.build", job],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_killed_build_leaves_nothing_that_is_read_and_frees_its_lock(tiny_recipe, tmp_path):
+    slow = replace(tiny_recipe, base=(replace(tiny_recipe.base[0], steps=100_000),))
+    home = tmp_path / slow.digest(0)
+    home.mkdir()
+    worker = start_worker(home, slow)
+    worker.stdin.write("base\n")
+    worker.stdin.flush()
+    worker.stdout.readline()
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    abandoned = list(home.glob(".base-*/stage1-step0"))
+    assert abandoned
+    assert not (home / "base").exists()
+
+    states = []
+    quick = replace(slow, base=tiny_recipe.base)
+    build.publish("base", quick, 0, home, lambda state, _: states.append(state))
+    assert "waiting" not in states
+    assert (home / "base" / "main").is_dir()
+    assert not list(home.glob(".base-*"))
+
+
+def test_two_processes_build_a_stage_once(tiny_recipe, tmp_path):
+    home = tmp_path / tiny_recipe.digest(0)
+    home.mkdir()
+    workers = [start_worker(home, tiny_recipe) for _ in range(2)]
+    outputs = [worker.communicate("base\n")[0] for worker in workers]
+    events = [[json.loads(line) for line in output.splitlines()] for output in outputs]
+    assert all(reported[-1]["state"] == "done" for reported in events)
+    trained = [any(e["state"] == "training" for e in reported) for reported in events]
+    assert sorted(trained) == [False, True]
+
+
+def test_a_failing_build_is_one_clear_error(tiny_recipe, tmp_path):
+    broken = replace(
+        tiny_recipe,
+        post={
+            **tiny_recipe.post,
+            "rl_zero_if": replace(tiny_recipe.post["rl_zero_if"], tasks=("?",)),
+        },
+    )
+    with pytest.raises(ModelError, match=r"'rl_zero_if' failed \(exit code 1\)") as caught:
+        ensure("rl_zero_if", root=tmp_path, recipe=broken)
+    assert "\n" not in str(caught.value)
+    home = tmp_path / broken.digest(0)
+    assert (home / "base").is_dir()
+    assert not (home / "rl_zero_if").exists()
+
+
+def test_lines_name_each_stage_where_there_is_no_terminal(tiny_recipe, tmp_path, capfd):
+    ensure("think_sft", root=tmp_path, recipe=tiny_recipe)
+    lines = capfd.readouterr().err.splitlines()
+    assert "2 stages" in lines[0]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["base", "think_sft"]
+
+
+def test_clean_removes_families_and_nothing_else(tmp_path):
+    (tmp_path / "0123456789abcdef" / "base").mkdir(parents=True)
+    (tmp_path / "0123456789abcdef" / "base" / "file").write_text("12345")
+    (tmp_path / "thesis").mkdir()
+    assert clean(tmp_path) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import olmo_stages.miniature, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert ran.stdout.strip() == "set()"
