@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -54,12 +51,13 @@ _PROVENANCE = "provenance.json"
 _FIGURES = "figures"
 _OWN = frozenset({MEASUREMENTS, TENSORS, TRACKING, _MARK, _ROWS, _PROVENANCE, _FIGURES})
 
-_KINDS: Mapping[object, tuple[pa.DataType, str]] = {
-    str: (pa.string(), "str"),
-    int: (pa.int64(), "Int64"),
-    int | None: (pa.int64(), "Int64"),
-    float: (pa.float64(), "float64"),
-    float | None: (pa.float64(), "float64"),
+# Arrow's and pandas' names of the types of a measurement's fields.
+_KINDS: Mapping[object, tuple[str, str]] = {
+    str: ("string", "str"),
+    int: ("int64", "Int64"),
+    int | None: ("int64", "Int64"),
+    float: ("float64", "float64"),
+    float | None: ("float64", "float64"),
 }
 
 
@@ -160,7 +158,7 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
     """
     figures = {name: f"{_FIGURES}/{safe_name(name)}.json" for name in result.figures}
     files = {
-        MEASUREMENTS: _parquet(result.measurements),
+        MEASUREMENTS: parquet(result.measurements),
         _ROWS: _json_lines(result.measurements),
         TENSORS: _safetensors(result.tensors),
         **{figures[name]: text.encode() for name, text in result.figures.items()},
@@ -186,6 +184,8 @@ def read(folder: Path) -> Recorded:
     Raises:
         StoreError: if there is no finished result, or a file of it is damaged.
     """
+    import pyarrow.parquet as pq
+
     mark = read_mark(folder)
     files: dict[str, bytes] = {}
     for name, expected in mark["files"].items():
@@ -261,11 +261,6 @@ def canonical_json(value: Any) -> str:  # noqa: ANN401  (any JSON-like data)
         raise ConfigError(f"identity of a job must be plain JSON data: {error}") from error
 
 
-def measurements_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """Return measurements as a table, one row each, whole numbers kept whole."""
-    return pq.read_table(io.BytesIO(_parquet(measurements))).to_pandas()
-
-
 def _describe(stage: Stage | None) -> dict[str, Any] | None:
     if stage is None:
         return None
@@ -273,13 +268,19 @@ def _describe(stage: Stage | None) -> dict[str, Any] | None:
     return {"label": stage.label} | {name: getattr(stage, name) for name in names}
 
 
-def _parquet(measurements: Sequence[Measurement]) -> bytes:
+def parquet(measurements: Sequence[Measurement]) -> bytes:
+    """Return measurements as a parquet file, in which pandas finds whole numbers whole."""
+    import pandas as pd  # late, like pyarrow: together they take as long to import as all else
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     fields = dataclasses.fields(Measurement)
     # The empty frame gives the file pandas' own metadata, so that `layer` is read as a nullable
     # integer; from_pylist keeps None and NaN apart, which a frame would not.
     empty = pd.DataFrame({it.name: pd.Series(dtype=_KINDS[it.type][1]) for it in fields})
     metadata = pa.Table.from_pandas(empty, preserve_index=False).schema.metadata
-    schema = pa.schema([(it.name, _KINDS[it.type][0]) for it in fields], metadata=metadata)
+    kinds = [(it.name, pa.type_for_alias(_KINDS[it.type][0])) for it in fields]
+    schema = pa.schema(kinds, metadata=metadata)
     rows = [dataclasses.asdict(row) for row in measurements]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)

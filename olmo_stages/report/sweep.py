@@ -1,12 +1,14 @@
 """The results of a sweep as one table, from its files alone."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from olmo_stages.records import Recorded, is_finished, measurements_frame, read
+from olmo_stages.records import Recorded, is_finished, parquet, read
 from olmo_stages.statuses import Status, read_statuses
+from olmo_stages.types import Measurement
 
 _LEADING = ("job", "analysis", "data", "size", "revision")
 
@@ -33,12 +35,12 @@ def gather(sweep_dir: Path, statuses: Sequence[Status] | None = None) -> pd.Data
     if tables:
         return pd.concat(tables, ignore_index=True)
     empty = pd.DataFrame({name: pd.Series(dtype="str") for name in _LEADING})
-    return pd.concat([empty, measurements_frame(())], axis="columns")
+    return pd.concat([empty, _frame(())], axis="columns")
 
 
 def _table(name: str, recorded: Recorded) -> pd.DataFrame:
     job = recorded.provenance["job"]
-    frame = measurements_frame(recorded.result.measurements)
+    frame = _frame(recorded.result.measurements)
     about_reference = pd.Series(data=False, index=frame.index)
     reference = job["reference"]
     if reference is not None:
@@ -49,3 +51,7 @@ def _table(name: str, recorded: Recorded) -> pd.DataFrame:
         values = about_reference.map({True: other[field], False: job["stage"][field]})
         columns[field] = values.astype("str")
     return pd.concat([pd.DataFrame(columns, index=frame.index), frame], axis="columns")
+
+
+def _frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(parquet(measurements)))
