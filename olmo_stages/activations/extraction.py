@@ -3,12 +3,11 @@
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.entry import Entry, Rows, Writer, read_entry
+from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.request import Work, check_capture, check_layers, describe
 from olmo_stages.activations.store import Store, default_store
 from olmo_stages.data.dataset import Dataset
@@ -71,25 +70,6 @@ class Source:
         """The examples, in the order of every answer."""
         return self._dataset.examples
 
-    @property
-    def model_digests(self) -> dict[str, str]:
-        """Identity of the weights of every stage that was asked for, by its label."""
-        return {stage.label: work.identity.weights for stage, work in self._works.items()}
-
-    def identity(self, stage: Stage) -> dict[str, Any]:
-        """Everything that changes an activation of a stage, and nothing else; loads no weights.
-
-        Args:
-            stage: the stage.
-
-        Returns:
-            Digests of weights, tokenizer and data, dtype, format, context and code version.
-
-        Raises:
-            ModelError: there is no such checkpoint.
-        """
-        return asdict(self._work(stage).identity)
-
     def __call__(
         self,
         stage: Stage,
@@ -117,8 +97,11 @@ class Source:
         capture = check_capture(site, position)
         work = self._work(stage)
         asked = tuple(range(work.n_layers)) if layers is None else layers
+        check_layers(work, asked)
         captured = (EMBEDDING_LAYER, *asked) if layers is None else asked
-        entry = self._entry(work, (capture,), captured)
+        # Looked for by what is asked, which may be less than what a pass would keep.
+        found = self._store.find(work.identity, (capture,), asked)
+        entry = found or self._entry(work, (capture,), captured)
         try:
             return self._answer(work, entry, capture, asked)
         except StoreError:
@@ -177,10 +160,6 @@ class Source:
         return self._works[stage]
 
     def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
-        check_layers(work, layers)
-        found = self._store.find(work.identity, captures, layers)
-        if found is not None:
-            return found
         writer = self._store.writer(work.identity, captures, layers)
         with self._store.lock(writer.folder, lambda: _say_waiting(work.stage)):
             found = self._store.find(work.identity, captures, layers)

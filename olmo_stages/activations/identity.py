@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from olmo_stages.models.captures import Capture
 
 EXTRACTOR_VERSION = 1
-"""Raise it when the code computes other numbers from the same inputs; old entries then miss."""
+"""Raise it when the code makes other numbers of the same inputs, so that old entries miss: when
+prompts, spans or positions change (olmo_stages.data), or sites and pooling (olmo_stages.models)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,3 +250,29 @@ def test_progress_is_one_line_without_a_terminal(make_source, stage, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "mine: activations of examples: 11 done\n"
+
+
+def test_all_blocks_come_from_an_entry_without_embeddings(make_source, stage):
+    source = make_source()
+    source(stage, layers=tuple(range(8)))
+    n = source.forward_passes[stage]
+    source(stage)
+    assert source.forward_passes[stage] == n
+
+
+def test_identity_needs_no_model(make_source, stage):
+    source = make_source()
+    identity = source.identity(stage)
+    assert source._loaded is None
+    assert identity.data == source._dataset.digest
+    assert identity.weights == source(stage, layers=(0,)).model_digest
+    assert make_source(dtype="bfloat16").identity(stage) != identity
+
+
+def test_asking_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys, olmo_stages.activations.extraction, olmo_stages.activations.upkeep\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    root = str(Path(extraction.__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

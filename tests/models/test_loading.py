@@ -6,10 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages.errors import ModelError
 from olmo_stages.models import checkpoints, digests, guards
 from olmo_stages.models.checkpoints import Checkpoint, locate, model_digest
-from olmo_stages.models.compute import Compute
 from olmo_stages.models.loading import load
 from olmo_stages.types import Stage
 
@@ -245,31 +244,6 @@ def test_a_directory_without_tokenizer_is_refused(copy):
     (copy / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer files"):
         digests.tokenizer_digest(copy)
-
-
-def compute(**options):
-    return Compute(
-        **{"device": "cpu", "dtype": "auto", "token_budget": 64, "threads": None} | options
-    )
-
-
-def test_auto_dtype_is_float32_on_the_cpu():
-    assert compute().resolve_dtype() == "float32"
-    assert compute(dtype="bfloat16").resolve_dtype() == "bfloat16"
-
-
-@pytest.mark.parametrize(
-    "options", [{"device": "tpu"}, {"dtype": "int3"}, {"token_budget": 0}, {"threads": 0}]
-)
-def test_impossible_compute_settings_are_refused(options):
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        compute(**options)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_cuda_without_a_gpu_is_refused():
-    with pytest.raises(ConfigError, match=r"no GPU here"):
-        compute(device="cuda").resolve_device()
 
 
 def test_the_quantisation_and_attention_of_the_key_are_those_of_the_model(saved):

@@ -1,0 +1,43 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from olmo_stages.errors import ConfigError
+from olmo_stages.models.compute import Compute
+
+CONFIG = Path(__file__).parents[2] / "conf" / "compute" / "auto.yaml"
+
+
+def compute(**options):
+    return Compute(
+        **{"device": "cpu", "dtype": "auto", "token_budget": 64, "threads": None} | options
+    )
+
+
+def test_auto_dtype_is_float32_on_the_cpu():
+    assert compute().resolve_dtype() == "float32"
+    assert compute(dtype="bfloat16").resolve_dtype() == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "options", [{"device": "tpu"}, {"dtype": "int3"}, {"token_budget": 0}, {"threads": 0}]
+)
+def test_impossible_compute_settings_are_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        compute(**options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(ConfigError, match=r"no GPU here"):
+        compute(device="cuda").resolve_device()
+
+
+def test_the_default_configuration_is_complete_and_valid():
+    options = yaml.safe_load(CONFIG.read_text())
+    assert options.pop("_target_") == f"{Compute.__module__}.{Compute.__qualname__}"
+    assert set(options) == {field.name for field in dataclasses.fields(Compute)}
+    assert Compute(**options).resolve_dtype() in {"float32", "bfloat16"}
