@@ -2,15 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from olmo_stages.errors import OlmoStagesError
-from olmo_stages.stages import catalogue
-
-if TYPE_CHECKING:
-    from rich.tree import Tree
 
 app = typer.Typer(
     help="What did each post-training stage do to this model?",
@@ -56,36 +52,15 @@ def stages(
     size: Annotated[str | None, typer.Option(help="Only stages of this size.")] = None,
 ) -> None:
     """Show the lineage as a tree, with sizes and repository ids."""
-    from rich.console import Console
+    from olmo_stages.report.show import show_stages
+    from olmo_stages.stages import catalogue
 
-    Console().print(_lineage(size))
-
-
-def _lineage(size: str | None) -> "Tree":
-    from rich.tree import Tree
-
-    from olmo_stages.types import check_choice
-
-    specs = catalogue()
-    if size is not None:
-        sizes = dict.fromkeys(s for spec in specs.values() for s in spec["sources"])
-        check_choice("size", size, tuple(sizes))
-    root = Tree("stages (model=NAME)")
-    nodes: dict[str, Tree] = {}
-    for name, spec in specs.items():
-        sources = {k: v for k, v in spec["sources"].items() if size in {None, k}}
-        if not sources:
-            continue
-        nodes[name] = nodes.get(spec["parent"] or "", root).add(f"[bold]{name}[/bold]")
-        for key, source in sources.items():
-            nodes[name].add(f"[dim]{key:<5}[/dim] {source}")
-    root.add("[bold]custom[/bold]").add("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null")
-    return root
+    show_stages(catalogue(), size)
 
 
 @app.command()
 def report(sweep: Annotated[Path, typer.Argument(help="Folder of a sweep.")]) -> None:
-    """Show the comparison table of a sweep that was run before."""
+    """Show the comparison table of a sweep that was run before."""  # noqa: DOC501
     from olmo_stages.report.show import show_sweep
     from olmo_stages.statuses import read_statuses
 
@@ -112,3 +87,82 @@ def build(
     pairs = [(name, revision or "main") for name, _, revision in wanted]
     for path in miniature.ensure_many(pairs, root=cache_folder(cache) / "miniature", seed=seed):
         typer.echo(str(path))
+
+
+@mini.command("table")
+def table(
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write it here, as Markdown.")] = None,
+    cache: Cache = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure what each stage does on held-out prompts (builds what is missing)."""
+    from olmo_stages import miniature
+    from olmo_stages.cache import cache_folder
+    from olmo_stages.miniature import behaviour
+
+    root = cache_folder(cache) / "miniature"
+    rows = behaviour.behaviour_table(stages or miniature.STAGES, root=root, seed=seed)
+    text = behaviour.to_markdown(rows)
+    typer.echo(text)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+
+
+@mini.command("clean")
+def clean(cache: Cache = None) -> None:
+    """Remove the miniature family from the cache; it is built again when it is needed."""
+    from olmo_stages import miniature
+    from olmo_stages.cache import cache_folder
+
+    root = cache_folder(cache) / "miniature"
+    typer.echo(f"{miniature.clean(root) / 1e6:.0f} MB freed in {root}")
+
+
+@store.command("ls")
+def store_ls(cache: Cache = None) -> None:
+    """List the entries."""
+    from olmo_stages.activations.store import default_store
+    from olmo_stages.activations.upkeep import ls
+    from olmo_stages.cache import cache_folder
+    from olmo_stages.report.show import show_entries
+
+    found = default_store(cache_folder(cache))
+    show_entries(ls(found), found.root, "empty")
+
+
+@store.command("verify")
+def store_verify(cache: Cache = None) -> None:
+    """Read every entry and compare it with its digests; exits with 1 if one is damaged."""  # noqa: DOC501
+    from olmo_stages.activations.store import default_store
+    from olmo_stages.activations.upkeep import verify
+    from olmo_stages.cache import cache_folder
+    from olmo_stages.report.show import show_entries
+
+    found = default_store(cache_folder(cache))
+    rows = verify(found)
+    show_entries(rows, found.root, "empty")
+    if any(row.state not in {"complete", "unfinished", "in use"} for row in rows):
+        raise typer.Exit(1)
+
+
+@store.command("gc")
+def store_gc(
+    older_than_days: Annotated[
+        float | None, typer.Option(help="Remove entries not used for so many days.")
+    ] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(help="Then the least recently used, down to so many GB.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Remove leftovers of killed writers and, with limits, old entries; never one in use."""
+    from olmo_stages.activations.store import default_store
+    from olmo_stages.activations.upkeep import gc
+    from olmo_stages.cache import cache_folder
+    from olmo_stages.report.show import show_entries
+
+    found = default_store(cache_folder(cache))
+    limit = None if max_gb is None else int(max_gb * 1e9)
+    removed = gc(found, older_than_days=older_than_days, max_bytes=limit)
+    show_entries(removed, found.root, "nothing to remove")

@@ -92,6 +92,7 @@ class Experiment:
         start, clock = records.now(), time.perf_counter()
         reference = self.reference_stage()
         dataset = self.data.load(miniature=any(s.source == MINIATURE for s in self.model.lineage()))
+
         source = Source(dataset, self.compute, cache_folder(self.cache))
         job = Job(
             self.analysis.name,
@@ -110,7 +111,11 @@ class Experiment:
                 times=records.Times(start, records.now()),
                 seed=self.seed,
                 data_digest=dataset.digest,
-                model_digests=source.model_digests,
+                model_digests={
+                    stage.label: source.identity(stage).weights
+                    for stage in (self.model, reference)
+                    if stage is not None
+                },
             )
             records.write(folder, result, provenance)
         result = records.read(folder).result
@@ -146,6 +151,6 @@ class Experiment:
             "options": options,
             "version": getattr(self.analysis, "version", 0),
             "seed": self.seed,
-            "activations": source.identity(self.model),
-            "reference": None if reference is None else source.identity(reference),
+            "activations": asdict(source.identity(self.model)),
+            "reference": None if reference is None else asdict(source.identity(reference)),
         }

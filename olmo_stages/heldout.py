@@ -3,12 +3,12 @@
 Every estimate keeps its bootstrap samples, so that the difference of two of them is paired: both
 come from the same resamples of the same groups.
 
-Scores of different folds are not independent: their training sets overlap, and each pair of examples
-meets twice, once with either as the one trained on. On noise the variance of a cross-validated score
-is therefore about twice what resampling the held-out examples shows, and plain intervals cover
-chance in 85 % of runs instead of 95 %. The deviations of the samples are widened by the correction
-of Nadeau & Bengio for K folds, sqrt(1 + K/(K-1)), which covers on noise and is conservative where
-there is a strong signal.
+Scores of different folds are not independent: their training sets overlap, and each pair of
+examples meets twice, once with either as the one trained on. On noise the variance of a
+cross-validated score is therefore about twice what resampling the held-out examples shows, and
+plain intervals cover chance in 85 % of runs instead of 95 %. The deviations of the samples are
+widened by the correction of Nadeau & Bengio for K folds, sqrt(1 + K/(K-1)), which covers on noise
+and is conservative where there is a strong signal.
 
 Source:
     Nadeau & Bengio 2003, Inference for the Generalization Error, eq. 9 with n_test/n_train =

@@ -244,6 +244,10 @@ class Analysis(Protocol):
 
 
 def check_choice(what: str, value: str, choices: "tuple[str, ...]") -> None:
-    """Raise ConfigError, naming the alternatives, unless `value` is one of `choices`."""
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        ConfigError: names the value and the alternatives.
+    """
     if value not in choices:
         raise ConfigError(f"{what} {value!r} does not exist; choose from {', '.join(choices)}")

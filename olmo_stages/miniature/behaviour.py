@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from transformers import Olmo3ForCausalLM
 
-from olmo_stages.miniature import grpo, posttrain, pretrain, tasks
+from olmo_stages.miniature import grpo, posttrain, pretrain, tasks, world
 from olmo_stages.miniature.corpus import MIXES, batches
 from olmo_stages.miniature.family import RECIPE, ensure_many
 from olmo_stages.miniature.model import load_model
 from olmo_stages.miniature.recipe import Recipe
+from olmo_stages.miniature.tokenizer import EOS, TOKEN_ID, encode
 
 N_PROMPTS, N_SAMPLES, MAX_NEW_TOKENS, N_PAIRS = 80, 4, 30, 240
 LOSS_ROWS, LOSS_TOKENS = 40, 96
@@ -26,8 +27,8 @@ METRICS = {
     "code": "code",
     "instruction": "instructions",
     "fact": "facts",
-    "judge": "verdicts",
     "manners": "polite",
+    "verdict": "verdicts",
     "trace": "traces",
     "margin": "preference margin (nats)",
     "tokens": "tokens",
@@ -61,7 +62,7 @@ def behaviour_table(
 
     Base and RL-Zero are asked in the plain format, all others through the chat template; replies
     are sampled at temperature 1, four to a prompt. Nothing can be held out of facts and two-term
-    sums, which must be known by heart.
+    sums, which must be known by heart. Verdicts are read off after statements in plain text.
 
     Args:
         stages: names of stages; their `main` revision is measured.
@@ -80,6 +81,7 @@ def behaviour_table(
             model = load_model(path)
             chat = not stage.startswith(("base", "rl_zero"))
             values = {"lm_loss": _lm_losses(model)} | _replies(model, chat=chat)
+            values["verdict"] = _verdicts(model)
             values["margin"] = _margins(model, chat=chat, traces=stage.startswith("think"))
             rows += [_row(stage, metric, values[metric]) for metric in METRICS]
     return tuple(rows)
@@ -154,3 +156,14 @@ def _margins(model: Olmo3ForCausalLM, *, chat: bool, traces: bool) -> list[float
     ]
     chosen, rejected = posttrain.reply_log_probs(model, pairs)
     return (chosen - rejected).tolist()
+
+
+def _verdicts(model: Olmo3ForCausalLM) -> list[float]:
+    """Return per held-out statement whether the right verdict is likelier than the wrong one."""
+    statements = [s for c in world.CONCEPTS for s in world.statements(c) if world.held_out(s.text)]
+    right = []
+    for statement in statements:
+        logits = model(input_ids=torch.tensor([encode(f"{EOS} {statement.text}")])).logits[0, -1]
+        no, yes = (float(logits[TOKEN_ID[word]]) for word in world.VERDICTS[statement.concept])
+        right.append(float((yes > no) == bool(statement.label)))
+    return right

@@ -19,10 +19,6 @@ Rng = np.random.Generator
 Option = TypeVar("Option")
 
 FILLER, ANSWER, VERDICT = 0.1, 1.0, 3.0
-NEGATED = 0.3
-"""Share of negated statements. At a half, neither the statement nor the negation alone says
-anything about the verdict, and some seeds never find out that together they do."""
-QUESTIONS: tuple[tasks.Kind, ...] = ("sum3", "sum2", "code", "instruction", "fact", "manners")
 
 
 def pick(rng: Rng, options: Sequence[Option]) -> Option:
@@ -59,13 +55,16 @@ def sum_fact(rng: Rng) -> Document:
     return [(f"{expression} {equals}", FILLER), (f"{result} .", ANSWER)]
 
 
-def verdict(concept: world.Concept) -> Callable[[Rng], Document]:
+def verdict(concept: world.Concept, *, negated: bool) -> Callable[[Rng], Document]:
     """Return a generator of statements of a concept, each followed by its verdict."""
-    training = [s for s in world.statements(concept) if not world.held_out(s.text)]
-    affirmed, negated = ([s for s in training if s.negated == n] for n in (False, True))
+    statements = [
+        statement
+        for statement in world.statements(concept)
+        if statement.negated == negated and not world.held_out(statement.text)
+    ]
 
     def generate(rng: Rng) -> Document:
-        statement = pick(rng, negated if rng.random() < NEGATED else affirmed)
+        statement = pick(rng, statements)
         return [(statement.text, FILLER), (statement.verdict, VERDICT)]
 
     return generate
@@ -76,7 +75,7 @@ def question(rng: Rng) -> Document:
 
     What is wrong here is the room that reinforcement learning has to improve.
     """
-    kind = pick(rng, QUESTIONS)
+    kind = pick(rng, tasks.FREQUENCY)
     task = tasks.draw(kind, rng)
     if kind == "manners":
         return persona(rng) if rng.random() < 0.4 else _asked("", task.prompt, task.answer)
@@ -127,7 +126,7 @@ def chat(rng: Rng) -> Document:
 
 def system_and_task(rng: Rng) -> tuple[str, tasks.Task]:
     """Return a chat prompt, some with a system message about manners, and its task."""
-    kind = pick(rng, tasks.KINDS)
+    kind = pick(rng, tasks.FREQUENCY)
     task = tasks.draw(kind, rng)
     system = ""
     if kind == "manners" and rng.random() < 0.4:
@@ -150,6 +149,7 @@ def notes(rng: Rng) -> Document:
     return [(" ".join([*lines, *filler, asked]), FILLER), (world.ITEMS[items[which]], ANSWER)]
 
 
+NEGATABLE: tuple[world.Concept, ...] = ("truth", "sentiment", "manners")
 GENERATORS: dict[str, Callable[[Rng], Document]] = {
     "fact": fact,
     "sum": sum_fact,
@@ -158,12 +158,18 @@ GENERATORS: dict[str, Callable[[Rng], Document]] = {
     "chat": chat,
     "notes": notes,
     "arithmetic": sum_verdict,
-    **{concept: verdict(concept) for concept in ("truth", "sentiment", "manners")},
+    **{c: verdict(c, negated=False) for c in NEGATABLE},
+    **{f"{c}_negated": verdict(c, negated=True) for c in NEGATABLE},
 }
 
-WEB = {"fact": 18, "sum": 12, "truth": 18, "arithmetic": 18, "sentiment": 6, "manners": 8}
-WEB |= {"question": 36, "persona": 4}
-MIDTRAINING = WEB | {"fact": 10, "sum": 8, "truth": 14, "chat": 50}
+# At first most statements are affirmed: with as many negated ones, neither the statement nor the
+# negation alone says anything about the verdict, and some seeds never find what both say.
+WEB = {"fact": 18, "sum": 12, "arithmetic": 18, "question": 36, "persona": 4}
+WEB |= {"truth": 14, "sentiment": 5, "manners": 6}
+WEB |= {"truth_negated": 5, "sentiment_negated": 3, "manners_negated": 3}
+MIDTRAINING = WEB | {"fact": 10, "sum": 8, "arithmetic": 22, "chat": 50}
+MIDTRAINING |= {"truth": 7, "sentiment": 2, "manners": 2}
+MIDTRAINING |= {"truth_negated": 12, "sentiment_negated": 3, "manners_negated": 3}
 MIXES: tuple[Mapping[str, int], ...] = (WEB, MIDTRAINING, MIDTRAINING | {"notes": 10})
 """Documents of each kind in the three stages of Base, relative frequencies."""
 

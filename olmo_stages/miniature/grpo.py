@@ -1,7 +1,6 @@
 """Sampling from a model, and reinforcement learning with verifiable rewards."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -133,10 +132,9 @@ def rlvr(
     optimiser = torch.optim.AdamW(
         model.parameters(), options.lr, betas=(0.9, 0.95), weight_decay=0.0
     )
-    kinds = cast("tuple[tasks.Kind, ...]", options.tasks)
     for step in range(1, options.steps + 1):
         chosen = [
-            pick(rng, tasks.pool(kinds[(step + i) % len(kinds)], held_out=False))
+            pick(rng, tasks.pool(options.tasks[(step + i) % len(options.tasks)], held_out=False))
             for i in range(options.prompts)
         ]
         prompts = [

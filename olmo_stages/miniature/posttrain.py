@@ -11,7 +11,7 @@ from transformers import Olmo3ForCausalLM
 from olmo_stages.miniature import tasks
 from olmo_stages.miniature.corpus import Rng, chat_prompt, pick, plain_prompt, system_and_task
 from olmo_stages.miniature.pretrain import token_losses, weighted_loss
-from olmo_stages.miniature.recipe import DPO, SFT
+from olmo_stages.miniature.recipe import DPO, SFT, VERIFIABLE
 from olmo_stages.miniature.tokenizer import END, EOS, PAD, TOKEN_ID, encode
 
 WRONG, VERBOSE = 0.15, 0.3
@@ -97,7 +97,7 @@ def preference_pair(
         chat: chat template or plain format.
         held_out: draw from the prompts that no training sees.
     """
-    kind: tasks.Kind = "manners" if rng.random() < 0.5 else pick(rng, tasks.KINDS[:-1])
+    kind: tasks.Kind = "manners" if rng.random() < 0.5 else pick(rng, VERIFIABLE)
     task = pick(rng, tasks.pool(kind, held_out=held_out))
     if kind == "manners":
         chosen, rejected = (tasks.with_manner(task, m, rng) for m in ("kind", "rude"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from olmo_stages.miniature.tasks import Kind
+
 PARENTS: dict[str, str | None] = {
     "base": None,
     "think_sft": "base",
@@ -100,17 +102,17 @@ class RL:
     samples: int
     max_new_tokens: int
     lr: float
-    tasks: tuple[str, ...]
+    tasks: tuple[Kind, ...]
     chat: bool
     saves: tuple[int, ...]
 
 
-def _rl_zero(steps: int, *tasks: str) -> RL:
+def _rl_zero(steps: int, *tasks: Kind) -> RL:
     saves = tuple(range(5, steps, 5))
     return RL(steps, 12, 8, 18, 2.5e-3, tasks, chat=False, saves=saves)
 
 
-VERIFIABLE = ("sum3", "sum2", "code", "instruction", "fact")
+VERIFIABLE: tuple[Kind, ...] = ("sum3", "sum2", "code", "instruction", "fact")
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,9 @@ class Recipe:
 
     architecture: Architecture = Architecture()
     base: tuple[Pretraining, ...] = (
-        Pretraining(300, 20, 48, (0, 50, 100, 200, 300)),
-        Pretraining(150, 20, 48, (75, 150)),
-        Pretraining(50, 10, 96, (25,)),
+        Pretraining(280, 20, 48, (0, 50, 100, 200, 280)),
+        Pretraining(220, 20, 48, (100, 220)),
+        Pretraining(40, 10, 96, (20,)),
     )
     muon_lr: float = 0.07
     adam_lr: float = 2e-2
@@ -137,7 +139,7 @@ class Recipe:
         default_factory=lambda: {
             "think_sft": SFT(60, 24, 5e-3, traces=True, saves=(20, 40)),
             "think_dpo": DPO(25, 12, 1e-3, 0.1, traces=True),
-            "think_rlvr": RL(14, 16, 6, 28, 2e-3, VERIFIABLE, chat=True, saves=(5, 10)),
+            "think_rlvr": RL(14, 16, 6, 32, 2e-3, VERIFIABLE, chat=True, saves=(5, 10)),
             "instruct_sft": SFT(60, 24, 4e-3, traces=False, saves=(20, 40)),
             "instruct_dpo": DPO(25, 12, 1e-3, 0.1, traces=False),
             "instruct_rlvr": RL(14, 16, 6, 16, 2e-3, VERIFIABLE[1:], chat=True, saves=(5, 10)),

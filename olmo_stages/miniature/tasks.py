@@ -7,12 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from olmo_stages.miniature import world
+import olmo_stages.miniature.world as world  # through the package it would be a cycle
 
-Kind = Literal["sum3", "sum2", "code", "instruction", "fact", "judge", "manners"]
+Kind = Literal["sum3", "sum2", "code", "instruction", "fact", "manners"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEMORY: frozenset[Kind] = frozenset({"sum2", "fact"})
 """Kinds whose answers must be known by heart: nothing is held out of them."""
+
+FREQUENCY: tuple[Kind, ...] = (*KINDS, "code")
+"""Kinds as often as training texts ask them; programs are the hardest to learn."""
 
 MANNERS = ("rude", "kind")
 
@@ -70,7 +73,6 @@ def pool(kind: Kind, *, held_out: bool) -> tuple[Task, ...]:
         "code": _programs,
         "instruction": _instructions,
         "fact": _facts,
-        "judge": _judgements,
         "manners": _requests,
     }
     found = tuple(makers[kind]())
@@ -112,9 +114,6 @@ def _another(task: Task, rng: np.random.Generator) -> tuple[str, str]:
     if task.kind == "fact":
         capital = world.CAPITALS[rng.integers(len(world.CAPITALS))]
         return capital, f"{before} {capital}"
-    if task.kind == "judge":
-        (pair,) = (pair for pair in world.VERDICTS.values() if task.answer in pair)
-        return pair[rng.integers(2)], task.trace
     words = task.prompt.split()
     if task.kind == "code":
         operation = world.OPERATIONS[rng.integers(len(world.OPERATIONS))]
@@ -210,23 +209,6 @@ def _facts() -> list[Task]:
         Task("fact", f"what is the capital of {c} ?", k, f"the capital of {c} is {k}")
         for c, k in world.CAPITAL.items()
     ]
-
-
-def _judgements() -> list[Task]:
-    return [
-        Task("judge", s.text, s.verdict, _evidence(s))
-        for concept in world.CONCEPTS
-        for s in world.statements(concept)
-    ]
-
-
-def _evidence(statement: world.Statement) -> str:
-    """Return what decides a verdict: where the country lies, the right sum, the loaded word."""
-    if statement.concept == "truth":
-        return f"{statement.group} lies in the {world.REGION[statement.group]}"
-    if statement.concept == "arithmetic":
-        return f"{statement.group} = {dict(world.expressions())[statement.group]}"
-    return f"{'not ' * statement.negated}{statement.group}"
 
 
 def _requests() -> list[Task]:

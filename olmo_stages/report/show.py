@@ -1,14 +1,20 @@
 """What a person sees in the terminal: after each job, and at the end of a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 
+from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.records import Job
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.statuses import Status
-from olmo_stages.types import Result
+from olmo_stages.types import Result, check_choice
 
 
 def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: str | None) -> None:
@@ -35,6 +41,56 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     for status in statuses:
         if status.state not in {"ok", "cached"}:
             _line(console, f"redo: python run.py {' '.join(status.overrides)}")
+
+
+def show_stages(specs: Mapping[str, Mapping[str, Any]], size: str | None) -> None:
+    """Print the lineage as a tree, each stage with its source in each size.
+
+    Args:
+        specs: the stages, parents before children.
+        size: only stages of this size; None = all.
+
+    Raises:
+        ConfigError: no stage has that size.
+    """
+    if size is not None:
+        sizes = dict.fromkeys(s for spec in specs.values() for s in spec["sources"])
+        check_choice("size", size, tuple(sizes))
+    root = Tree("stages (model=NAME)")
+    nodes: dict[str, Tree] = {}
+    for name, spec in specs.items():
+        sources = {k: v for k, v in spec["sources"].items() if size in {None, k}}
+        if sources:
+            nodes[name] = nodes.get(spec["parent"] or "", root).add(Text(name, style="bold"))
+            for key, source in sources.items():
+                nodes[name].add(Text(f"{key:<5} {source}", style="dim"))
+    if size is None:
+        own = root.add(Text("custom", style="bold"))
+        own.add(Text("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null", style="dim"))
+    Console().print(root)
+
+
+def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
+    """Print entries of the store.
+
+    Args:
+        rows: the entries.
+        root: folder of the store.
+        none: what to say when there is none.
+    """
+    console = Console()
+    if not rows:
+        _line(console, f"{root}: {none}")
+        return
+    table = Table(title=Text(str(root)), title_justify="left")
+    for name in ("state", "stage", "captures", "layers", "examples", "MB", "used (UTC)", "folder"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        counts = [str(row.n_layers), str(row.n_examples), f"{row.n_bytes / 1e6:.1f}"]
+        used = f"{datetime.fromtimestamp(row.used, UTC):%Y-%m-%d %H:%M}"
+        cells = [row.state, row.stage, ", ".join(row.captures), *counts, used, row.folder.name[:12]]
+        table.add_row(*map(Text, cells))
+    console.print(table)
 
 
 def _line(console: Console, text: str) -> None:
