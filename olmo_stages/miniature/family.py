@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import olmo_stages
 from olmo_stages.errors import ConfigError, ModelError
@@ -160,10 +160,14 @@ class _Worker:
         assert output is not None
         threading.Thread(target=self._forward, args=(output, events), daemon=True).start()
 
-    def _forward(self, output: IO[str], events: Events) -> None:
-        for line in output:
-            events.put((self, json.loads(line)))
-        events.put((self, None))
+    # Not IO[str]: beartype takes the pipe of a process for no such thing.
+    def _forward(self, output: Iterable[str], events: Events) -> None:
+        try:
+            for line in output:
+                events.put((self, json.loads(line)))
+        finally:
+            # Whatever ends this thread must reach the one that waits for it.
+            events.put((self, None))
 
     def start(self, stage: str) -> None:
         self.stage = stage
