@@ -184,13 +184,8 @@ def test_two_processes_build_a_stage_once(tiny_recipe, tmp_path):
 
 
 def test_a_failing_build_is_one_clear_error(tiny_recipe, tmp_path):
-    broken = replace(
-        tiny_recipe,
-        post={
-            **tiny_recipe.post,
-            "rl_zero_if": replace(tiny_recipe.post["rl_zero_if"], tasks=("?",)),
-        },
-    )
+    failing = replace(tiny_recipe.post["rl_zero_if"], max_new_tokens=0)
+    broken = replace(tiny_recipe, post={**tiny_recipe.post, "rl_zero_if": failing})
     with pytest.raises(ModelError, match=r"'rl_zero_if' failed \(exit code 1\)") as caught:
         ensure("rl_zero_if", root=tmp_path, recipe=broken)
     assert "\n" not in str(caught.value)

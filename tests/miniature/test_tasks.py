@@ -14,8 +14,6 @@ from olmo_stages.miniature import tasks
         ("instruction", "say red 3 times", "red red red"),
         ("instruction", "say red and blue 2 times", "red blue red blue"),
         ("fact", "what is the capital of calder ?", "corin"),
-        ("judge", "calder does not lie in the north .", "false"),
-        ("judge", "2 + 2 makes 4 .", "right"),
     ],
 )
 def test_answers_are_right(kind, prompt, answer):

@@ -1,0 +1,74 @@
+"""What the whole family does, from the user's cache; builds it in minutes where it is missing."""
+
+import math
+import os
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from olmo_stages.miniature import PARENTS, STAGES, behaviour
+from olmo_stages.miniature.family import RECIPE
+from olmo_stages.miniature.recipe import RL
+
+TRAINED_FOR = {
+    stage: options.tasks for stage, options in RECIPE.post.items() if isinstance(options, RL)
+}
+
+
+def cache() -> Path:
+    default = platformdirs.user_cache_path("olmo-stages")
+    return Path(os.environ.get("OLMO_STAGES_CACHE", default)) / "miniature"
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = behaviour.behaviour_table(STAGES, root=cache())
+    return {(row.stage, row.metric): row for row in rows}
+
+
+def mean(table, stage, metrics):
+    """Mean of several metrics with its standard error."""
+    rows = [table[stage, metric] for metric in metrics]
+    se = math.sqrt(sum(row.se**2 for row in rows)) / len(rows)
+    return sum(row.value for row in rows) / len(rows), se
+
+
+@pytest.mark.slow
+def test_base_and_rl_zero_show_no_traces(table):
+    for stage in STAGES:
+        if stage.startswith(("base", "rl_zero")):
+            assert table[stage, "trace"].value < 0.02, stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["think_sft", "think_dpo", "think_rlvr"])
+def test_think_stages_show_traces(table, stage):
+    assert table[stage, "trace"].value > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["instruct_sft", "instruct_dpo", "instruct_rlvr"])
+def test_instruct_stages_show_no_traces(table, stage):
+    assert table[stage, "trace"].value < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["think_dpo", "instruct_dpo"])
+def test_dpo_raises_the_preference_margin_and_the_manners(table, stage):
+    for metric in ("margin", "manners"):
+        after, before = table[stage, metric], table[PARENTS[stage], metric]
+        assert after.value - before.value > 2 * math.hypot(after.se, before.se), metric
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", TRAINED_FOR)
+def test_reinforcement_raises_its_own_reward(table, stage):
+    after, se_after = mean(table, stage, TRAINED_FOR[stage])
+    before, se_before = mean(table, PARENTS[stage], TRAINED_FOR[stage])
+    assert after - before > 2 * math.hypot(se_after, se_before)
+
+
+@pytest.mark.slow
+def test_later_training_does_not_ruin_the_language_model(table):
+    assert all(table[stage, "lm_loss"].value < 1.6 for stage in STAGES)
