@@ -143,7 +143,7 @@ def _replies(model: Olmo3ForCausalLM, *, chat: bool) -> dict[str, list[float]]:
     return values
 
 
-def _by_prompt(values: Sequence[float]) -> list[float]:
+def _by_prompt(values: Sequence[bool | int]) -> list[float]:
     return np.array(values, dtype=float).reshape(-1, N_SAMPLES).mean(1).tolist()
 
 
