@@ -1,5 +1,6 @@
 """What the whole family does, from the user's cache; builds it in minutes where it is missing."""
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -32,6 +33,30 @@ def mean(table, stage, metrics):
     rows = [table[stage, metric] for metric in metrics]
     se = math.sqrt(sum(row.se**2 for row in rows)) / len(rows)
     return sum(row.value for row in rows) / len(rows), se
+
+
+def test_the_table_has_a_row_a_stage_and_a_column_a_metric(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(behaviour, "N_PROMPTS", 3)
+    monkeypatch.setattr(behaviour, "MAX_NEW_TOKENS", 3)
+    stages = ("base", "think_sft")
+    rows = behaviour.behaviour_table(stages, root=tmp_path, recipe=tiny_recipe)
+    assert [(row.stage, row.metric) for row in rows] == list(
+        itertools.product(stages, behaviour.METRICS)
+    )
+    lines = behaviour.to_markdown(rows).splitlines()
+    assert [line.split("|")[1].strip() for line in lines] == ["stage", "---", *stages]
+    assert {line.count("|") for line in lines} == {len(behaviour.METRICS) + 2}
+
+
+def test_a_metric_is_the_mean_over_prompts_with_its_standard_error():
+    row = behaviour._row("base", "sum2", [1.0, 0.0, 0.5, 0.5])
+    assert row.value == 0.5
+    assert row.se == pytest.approx(math.sqrt((0.25 + 0.25) / 3) / 2)
+    assert row.n == 4
+
+
+def test_samples_are_averaged_before_prompts():
+    assert behaviour._by_prompt([True, False, False, False, True, True, True, True]) == [0.25, 1.0]
 
 
 @pytest.mark.slow

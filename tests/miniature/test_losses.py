@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from olmo_stages.miniature import corpus, grpo, model, posttrain, pretrain, tasks
-from olmo_stages.miniature.tokenizer import encode
+from olmo_stages.miniature.recipe import RL
+from olmo_stages.miniature.tokenizer import TOKEN_ID, encode
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,26 @@ def test_sampling_with_a_cache_and_padding_follows_the_models_own_distribution(t
             logits = sharp(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
             assert float(logits.max() - logits[token]) < 15  # odds of e**-15
             ids.append(token)
+
+
+def share_of_red(policy):
+    ids = encode(corpus.plain_prompt("say red 3 times"))
+    logits = policy(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+    return float(logits.softmax(-1)[TOKEN_ID["red"]].detach())
+
+
+@pytest.mark.parametrize("rewarded", [True, False])
+def test_reinforcement_makes_what_is_rewarded_more_likely(tiny_recipe, monkeypatch, rewarded):
+    policy = model.new_model(tiny_recipe.architecture, seed=0)
+    with torch.no_grad():
+        policy.lm_head.weight[TOKEN_ID["red"]] += 0.3 * policy.lm_head.weight[TOKEN_ID["red"]]
+    red = TOKEN_ID["red"]
+    monkeypatch.setattr(grpo, "reward", lambda _, c, traces: float(rewarded and red in c))  # noqa: ARG005
+    before = share_of_red(policy)
+    options = RL(6, 4, 16, 4, 1e-2, ("instruction",), chat=False, saves=())
+    grpo.rlvr(policy, options, 0, lambda _: None, lambda: None, traces=False)
+    after = share_of_red(policy)
+    assert after > 1.5 * before if rewarded else after == before
 
 
 def test_samples_end_at_the_first_stop_token():
