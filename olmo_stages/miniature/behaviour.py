@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import Olmo3ForCausalLM
+from transformers.utils import logging
 
+from olmo_stages.errors import ConfigError
 from olmo_stages.miniature import grpo, posttrain, pretrain, tasks, world
 from olmo_stages.miniature.corpus import MIXES, batches
 from olmo_stages.miniature.family import RECIPE, ensure_many
@@ -17,6 +19,7 @@ from olmo_stages.miniature.model import load_model
 from olmo_stages.miniature.recipe import Recipe
 from olmo_stages.miniature.tokenizer import EOS, TOKEN_ID, encode
 
+MARKER = "<!-- behaviour table -->"
 N_PROMPTS, N_SAMPLES, MAX_NEW_TOKENS, N_PAIRS = 80, 4, 30, 240
 LOSS_ROWS, LOSS_TOKENS = 40, 96
 
@@ -76,7 +79,7 @@ def behaviour_table(
     stages = tuple(stages)
     paths = ensure_many([(s, "main") for s in stages], root=root, seed=seed, recipe=recipe)
     rows: list[Behaviour] = []
-    with _one_thread(), torch.no_grad():
+    with _quietly(), torch.no_grad():
         for stage, path in zip(stages, paths, strict=True):
             model = load_model(path)
             chat = not stage.startswith(("base", "rl_zero"))
@@ -96,14 +99,37 @@ def to_markdown(rows: Sequence[Behaviour]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_table(rows: Sequence[Behaviour], page: Path) -> None:
+    """Put the table between the markers of a page, or make it a page of its own.
+
+    Args:
+        rows: from `behaviour_table`.
+        page: a Markdown file, which is made where it does not exist.
+
+    Raises:
+        ConfigError: if the page has other content but not the markers.
+    """
+    before, after = f"{MARKER}\n", f"{MARKER}\n"
+    if page.exists():
+        parts = page.read_text(encoding="utf-8").split(MARKER)
+        if len(parts) != 3:
+            raise ConfigError(f"{page} does not have two lines {MARKER!r} for the table; add them")
+        before, after = f"{parts[0]}{MARKER}\n", f"{MARKER}{parts[2]}"
+    page.write_text(f"{before}{to_markdown(rows)}{after}", encoding="utf-8")
+
+
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+def _quietly() -> Iterator[None]:
+    """Measure with one thread, as was trained, and without a progress bar a model."""
+    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _row(stage: str, metric: str, values: list[float]) -> Behaviour:

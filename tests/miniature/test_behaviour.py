@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from olmo_stages.errors import ConfigError
 from olmo_stages.miniature import PARENTS, STAGES, behaviour
 from olmo_stages.miniature.family import RECIPE
 from olmo_stages.miniature.recipe import RL
@@ -53,6 +54,37 @@ def test_a_metric_is_the_mean_over_prompts_with_its_standard_error():
     assert row.value == 0.5
     assert row.se == pytest.approx(math.sqrt((0.25 + 0.25) / 3) / 2)
     assert row.n == 4
+
+
+ROWS = [behaviour.Behaviour("base", metric, 0.25, 0.01, 4) for metric in behaviour.METRICS]
+
+
+def test_the_table_goes_between_the_markers_of_a_page_and_can_be_renewed(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Before\n{behaviour.MARKER}\nold\n{behaviour.MARKER}\nafter\n")
+    behaviour.write_table(ROWS, page)
+    once = page.read_text()
+    assert once == (
+        f"# Before\n{behaviour.MARKER}\n{behaviour.to_markdown(ROWS)}{behaviour.MARKER}\nafter\n"
+    )
+    behaviour.write_table(ROWS, page)
+    assert page.read_text() == once
+
+
+def test_a_new_page_can_be_renewed(tmp_path):
+    behaviour.write_table(ROWS, tmp_path / "new.md")
+    once = (tmp_path / "new.md").read_text()
+    behaviour.write_table(ROWS, tmp_path / "new.md")
+    assert (tmp_path / "new.md").read_text() == once
+    assert behaviour.to_markdown(ROWS) in once
+
+
+def test_a_page_without_markers_is_not_overwritten(tmp_path):
+    page = tmp_path / "thesis.md"
+    page.write_text("ten years of work")
+    with pytest.raises(ConfigError, match="thesis"):
+        behaviour.write_table(ROWS, page)
+    assert page.read_text() == "ten years of work"
 
 
 def test_samples_are_averaged_before_prompts():
