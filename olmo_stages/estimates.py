@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.95
 """Coverage of every interval this package reports."""
@@ -92,8 +91,8 @@ def bounded_interval(
 
 def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson score interval of a proportion."""
-    low, high = proportion_confint(successes, trials, alpha=1 - level, method="wilson")
-    return float(np.asarray(low)), float(np.asarray(high))
+    ends = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def difference_interval(

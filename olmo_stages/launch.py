@@ -30,6 +30,10 @@ from olmo_stages.errors import ConfigError, OlmoStagesError
 from olmo_stages.stages import conf_folder, searching
 from olmo_stages.statuses import Status, read_statuses, write_status
 
+# Before anything imports torch: its threads spin while they wait, and with more threads than cores
+# (a sweep of several processes, a shared machine) that makes each up to thirty times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Where, how and under what name a job runs; none of it changes what is run.
 _EXECUTION = re.compile(
     r"^[+~]*(force|sweep|outputs|cache|tracking\b.*|compute\.(device|token_budget|threads)|hydra\b.*)="

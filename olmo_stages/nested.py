@@ -296,14 +296,15 @@ def permutation_scores(
         Scores, one row a relabelling.
     """
     scores = np.zeros((len(values), *relabelled.shape))
-    y = torch.from_numpy(relabelled.T).to(torch.float64)
+    y = torch.from_numpy(relabelled.T).to(torch.float32)
     for head, layer in enumerate(values):
         for fold in np.unique(folds):
             out = folds == fold
             x, _ = standardised(layer[None], ~out, kind)
-            axes = principal_axes(x[:, torch.from_numpy(~out)])
-            strength = torch.full((1, len(relabelled)), strengths[fold, head], dtype=torch.float64)
+            # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
+            axes = principal_axes(x[:, torch.from_numpy(~out)]).single()
+            strength = torch.full((1, len(relabelled)), strengths[fold, head])
             w, b = solve(kind, axes, y[torch.from_numpy(~out)], strength)
-            held_out = axes.project(x[:, torch.from_numpy(out)]) @ w + b
+            held_out = axes.project(x[:, torch.from_numpy(out)].float()) @ w + b
             scores[head][:, out] = held_out[0].T.numpy()
     return scores

@@ -22,7 +22,6 @@ _PACKAGES = (
     "numpy",
     "scipy",
     "scikit-learn",
-    "statsmodels",
     "pandas",
     "pyarrow",
     "datasets",

@@ -29,7 +29,9 @@ def test_auroc_ignores_an_offset_between_folds():
 
 def test_auroc_of_constant_scores_is_exactly_half():
     _, labels = labelled(30)
-    assert estimates.auroc(np.ones((1, 30)), labels, np.zeros(30, dtype=int), np.ones((1, 30))) == 0.5
+    assert (
+        estimates.auroc(np.ones((1, 30)), labels, np.zeros(30, dtype=int), np.ones((1, 30))) == 0.5
+    )
 
 
 def test_weights_count_an_example_as_often_as_it_was_drawn():
@@ -39,7 +41,9 @@ def test_weights_count_an_example_as_often_as_it_was_drawn():
     folds = np.zeros(20, dtype=int)
     ours = estimates.auroc(scores, labels, folds, weights.astype(float))
     assert ours[0, 0] == pytest.approx(roc_auc_score(labels[index], scores[0][index]))
-    accuracy = estimates.balanced_accuracy((scores > 0) == (labels == 1), labels, weights.astype(float))
+    accuracy = estimates.balanced_accuracy(
+        (scores > 0) == (labels == 1), labels, weights.astype(float)
+    )
     expected = balanced_accuracy_score(labels[index], scores[0][index] > 0)
     assert accuracy[0, 0] == pytest.approx(expected)
 
@@ -158,6 +162,8 @@ def test_max_statistic_rejects_noise_in_at_most_five_percent_of_runs():
 
 
 def test_false_discovery_rate_of_a_hand_computed_case():
-    assert estimates.false_discovery_rate(np.array([0.01, 0.04, 0.03])) == pytest.approx(
-        [0.03, 0.04, 0.04]
-    )
+    assert estimates.false_discovery_rate(np.array([0.01, 0.04, 0.03])) == pytest.approx([
+        0.03,
+        0.04,
+        0.04,
+    ])

@@ -4,7 +4,13 @@ import scipy.spatial.distance
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from olmo_stages.logistic import ConvergenceError, accelerated, balanced_weights, polish, principal_axes
+from olmo_stages.logistic import (
+    ConvergenceError,
+    accelerated,
+    balanced_weights,
+    polish,
+    principal_axes,
+)
 
 
 def problem(n=80, d=20, heads=2, seed=0, signal=1.0):
@@ -59,14 +65,20 @@ def test_polished_solution_is_sklearns_converged_one(n, d, strength):
 
 def test_accelerated_fits_agree_with_polished_ones_in_their_scores():
     x, y = problem(240, 64)
-    axes = principal_axes(x / 8)  # examples of squared norm about one, as olmo_stages.nested makes them
-    for strength in (1e-4, 1e-2, 1.0):
+    axes = principal_axes(
+        x / 8
+    )  # examples of squared norm about one, as olmo_stages.nested makes them
+    for strength, tolerance, measured in (
+        (1e-4, 1e-6, 4e-4),
+        (1e-4, 1e-4, 5e-2),
+        (1e-2, 1e-4, 5e-4),
+    ):
         strengths = torch.full((2, 1), strength, dtype=torch.float64)
-        w, b = accelerated(axes, y[:, None], strengths)
+        w, b = accelerated(axes, y[:, None], strengths, tolerance)
         exact_w, exact_b = polish(axes, y, strengths[:, 0], (w[..., 0], b[:, 0, 0]))
         rough, fine = axes.z @ w + b, axes.z @ exact_w[:, :, None] + exact_b[:, None, None]
-        # Measured: 4e-4 at the weakest penalty, on logits of up to 13; tenfold margin.
-        assert float((rough - fine).abs().max()) < 4e-3
+        # On logits of up to 13; tenfold margin.
+        assert float((rough - fine).abs().max()) < 10 * measured
 
 
 def test_each_target_is_fitted_as_if_it_were_alone():
@@ -74,8 +86,8 @@ def test_each_target_is_fitted_as_if_it_were_alone():
     other = 1 - y.flip(0)
     axes = principal_axes(x)
     strengths = torch.tensor([[1e-2, 1e-1]] * 2, dtype=torch.float64)
-    both, _ = accelerated(axes, torch.stack([y, other], 1), strengths)
-    alone, _ = accelerated(axes, other[:, None], strengths[:, 1:])
+    both, _ = accelerated(axes, torch.stack([y, other], 1), strengths, 1e-8)
+    alone, _ = accelerated(axes, other[:, None], strengths[:, 1:], 1e-8)
     torch.testing.assert_close(both[..., 1:], alone, atol=1e-5, rtol=1e-3)
 
 
@@ -88,7 +100,9 @@ def test_classes_have_equal_weight_and_a_single_class_has_none():
 
 def test_a_target_of_one_class_gets_the_zero_probe():
     x, y = problem()
-    w, b = accelerated(principal_axes(x), torch.ones_like(y)[:, None], torch.ones(2, 1, dtype=torch.float64))
+    w, b = accelerated(
+        principal_axes(x), torch.ones_like(y)[:, None], torch.ones(2, 1, dtype=torch.float64)
+    )
     assert not w.any()
     assert not b.any()
 

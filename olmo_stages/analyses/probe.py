@@ -134,13 +134,8 @@ class _Run:
         self.acts = self._activations(stage)
         self.reference = reference
         self.other = None if reference is None else self._activations(reference)
-        self.where = Where(
-            stage.label,
-            "" if reference is None else reference.label,
-            self.acts.layers,
-            self.acts.layer_types,
-            seed,
-        )
+        self.where = Where(stage.label, "", self.acts.layers, self.acts.layer_types, seed)
+        self.versus = replace(self.where, reference="" if reference is None else reference.label)
         self.rows: list[Measurement] = []
         self.difference: Estimate | None = None
 
@@ -295,7 +290,7 @@ class _Run:
         chosen = probes.validation.argmin(1)
         nested = scores[chosen[self.folds], np.arange(len(self.folds))][None]
         difference = self.nested - self.held_out.auroc(nested)
-        self.rows += replace(self.where, layers=(None,), layer_types=("",)).rows(
+        self.rows += replace(self.versus, layers=(None,), layer_types=("",)).rows(
             "auroc_difference", "best_layer", difference
         )
         self._warn_about_pair(other)
@@ -305,11 +300,11 @@ class _Run:
             )
             return
         self.difference = self.auroc - theirs
-        self.rows += self.where.rows("auroc", "reference", theirs)
-        self.rows += self.where.rows(
+        self.rows += self.versus.rows("auroc", "reference", theirs)
+        self.rows += self.versus.rows(
             "balanced_accuracy", "reference", self.held_out.balanced_accuracy(scores)
         )
-        self.rows += self.where.rows("auroc_difference", self.options.name, self.difference)
+        self.rows += self.versus.rows("auroc_difference", self.options.name, self.difference)
         if other.values.shape[2] != self.acts.values.shape[2]:
             self.warnings.append(
                 f"d_model {self.acts.values.shape[2]} and {other.values.shape[2]}: no transfer"
@@ -325,9 +320,9 @@ class _Run:
         scores = probes.score(target.values)
         own = probes.score(target.values, centre_on_target=True)
         accuracy = self.held_out.balanced_accuracy
-        self.rows += self.where.rows("transfer_auroc", variant, self.held_out.auroc(scores))
+        self.rows += self.versus.rows("transfer_auroc", variant, self.held_out.auroc(scores))
         for threshold, at in (("source", scores), ("own", own)):
-            self.rows += self.where.rows(
+            self.rows += self.versus.rows(
                 "transfer_balanced_accuracy", f"{variant}:{threshold}", accuracy(at)
             )
 
@@ -419,12 +414,13 @@ class _Run:
         headline: dict[str, str | float | int | None] = {
             "best layer": self.acts.layers[best],
             "auroc": float(self.nested.value[0]),
-            "interval": f"{low:.3f}-{high:.3f}",
+            "95 % interval": f"{low:.3f}-{high:.3f}",
             "p (max)": self.p["p_max"][best] if self.p else None,
             "selectivity": float(selectivity.value[best]),
         }
         if self.difference is not None:
             low, high = self.difference.interval(best)
-            headline["difference"] = f"{self.difference.value[best]:+.3f} [{low:+.3f}, {high:+.3f}]"
+            value = float(self.difference.value[best])
+            headline["auroc - reference"] = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
         headline["note"] = notes[best]
         return headline

@@ -1,6 +1,7 @@
 """What a person sees in the terminal: after each job, and at the end of a sweep."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from rich.tree import Tree
 from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.records import Job
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
+from olmo_stages.stages import catalogue
 from olmo_stages.statuses import Status
 from olmo_stages.types import Result, check_choice
+
+_PIPED_WIDTH = 110
 
 
 def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: str | None) -> None:
     """Print a job's tables, its warnings, and where its files are."""
-    console = Console()
+    console = _console()
     console.print()
     console.print(job_table(result, job))
     if (comparison := comparison_table(result, job)) is not None:
@@ -34,9 +38,9 @@ def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: s
 
 def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     """Print the sweep's comparison table and the command that redoes what failed."""
-    console = Console()
+    console = _console()
     console.print()
-    console.print(sweep_table(statuses, folder.name))
+    console.print(sweep_table(sorted(statuses, key=_lineage_order()), folder.name))
     _line(console, f"sweep: {folder}   (again as a table: olmo-stages report {folder})")
     for status in statuses:
         if status.state not in {"ok", "cached"}:
@@ -67,7 +71,7 @@ def show_stages(specs: Mapping[str, Mapping[str, Any]], size: str | None) -> Non
     if size is None:
         own = root.add(Text("custom", style="bold"))
         own.add(Text("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null", style="dim"))
-    Console().print(root)
+    _console().print(root)
 
 
 def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
@@ -78,7 +82,7 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
         root: folder of the store.
         none: what to say when there is none.
     """
-    console = Console()
+    console = _console()
     if not rows:
         _line(console, f"{root}: {none}")
         return
@@ -91,6 +95,26 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
         cells = [row.state, row.stage, ", ".join(row.captures), *counts, used, row.folder.name[:12]]
         table.add_row(*map(Text, cells))
     console.print(table)
+
+
+def _console() -> Console:
+    # In a file or a pipe rich assumes 80 columns, too few for a table with intervals.
+    return Console() if Console().is_terminal else Console(width=_PIPED_WIDTH)
+
+
+def _lineage_order() -> Callable[[Status], tuple[str, int, str, list[str | int]]]:
+    """Order of the rows: by analysis and data, parents before children, revisions by step."""
+    order = {name: i for i, name in enumerate(catalogue())}
+
+    def key(status: Status) -> tuple[str, int, str, list[str | int]]:
+        name, _, revision = status.about.get("stage", "").partition("@")
+        steps: list[str | int] = [
+            int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", revision)
+        ]
+        what = f"{status.about.get('analysis', '')} {status.about.get('data', '')}"
+        return what, order.get(name, len(order)), name, steps
+
+    return key
 
 
 def _line(console: Console, text: str) -> None:

@@ -42,8 +42,9 @@ def job_table(result: Result, job: Job) -> Table:
     notes = list(dict.fromkeys(row.note for row in main if row.note))
     with_p = any(row.p_max is not None for row in main if row.metric == first)
     table = _table(_title(job), _caption(main, notes))
-    table.add_column("layer", justify="right", no_wrap=True)
-    table.add_column("type", no_wrap=True)
+    # A minimum, because rich narrows a column to nothing where the terminal is too narrow.
+    table.add_column("layer", justify="right", no_wrap=True, min_width=5)
+    table.add_column("type", no_wrap=True, min_width=4)
     for metric in metrics:
         table.add_column(Text(metric.replace("_", "\n")), justify="right", no_wrap=True)
     table.add_column("p max" if with_p else "", justify="right")
@@ -79,7 +80,7 @@ def comparison_table(result: Result, job: Job) -> Table | None:
     others = [
         row
         for row in result.measurements
-        if row not in main and row.layer in {best, None} and row.metric in {first} | _not(own, row)
+        if row not in main and row.layer in {best, None, EMBEDDING_LAYER} and row.metric in {first} | _not(own, row)
     ]
     if not others:
         return None

@@ -90,7 +90,9 @@ def test_every_score_has_interval_null_and_counts():
         assert row.p <= row.q
         assert (row.n, row.n_groups, row.seed) == (120, 30, 7)
         assert row.layer_type == "full_attention"
-        assert (row.stage, row.reference) == ("think_sft", "base")
+        assert (row.stage, row.reference) == ("think_sft", "")
+    compared = rows(result, "auroc_difference", "probe") + rows(result, "auroc", "reference")
+    assert {(row.stage, row.reference) for row in compared} == {("think_sft", "base")}
 
 
 def test_baselines_are_run_and_a_probe_that_does_not_clear_them_is_flagged():
@@ -173,7 +175,7 @@ def test_negated_statements_are_reported_apart():
 
 
 def test_selectivity_falls_as_the_probe_can_memorise_groups():
-    """Hewitt & Liang: features that only identify the group let a wide probe learn any labelling."""
+    """Hewitt & Liang: features that identify the group let a wide probe learn any labelling."""
     examples = tuple(grouped_examples(40, 4))
     labels = np.array([e.label for e in examples])
     member = np.array([int(e.group[1:]) for e in examples])
@@ -182,7 +184,7 @@ def test_selectivity_falls_as_the_probe_can_memorise_groups():
         rng = np.random.default_rng(0)
         x = rng.normal(size=(40, d))[member] + 0.1 * rng.normal(size=(160, d))
         x[:, 0] += 2 * (labels - 0.5)
-        source = FakeSource(examples, lambda stage, x=x: x[None])
+        source = FakeSource(examples, lambda _, x=x: x[None])
         result = probe(strengths=[0.001, 0.01, 0.1])(THINK, None, source, 0)
         control[d] = rows(result, "balanced_accuracy", "control")[0].value
     assert control[4] < 0.7
@@ -200,7 +202,7 @@ def test_group_leakage_does_not_pay():
     )
     member = np.repeat(np.arange(60), 4)
     x = rng.normal(size=(60, 128))[member] + 0.05 * rng.normal(size=(240, 128))
-    result = probe()(THINK, None, FakeSource(examples, lambda stage: x[None]), 0)
+    result = probe()(THINK, None, FakeSource(examples, lambda _: x[None]), 0)
     row = rows(result, "auroc", "probe")[0]
     assert row.ci_low < 0.5 < row.ci_high
     assert row.p > 0.05
@@ -210,7 +212,7 @@ def test_best_layer_is_chosen_without_the_test_examples():
     """Of many noise layers the best test score is far above chance, the nested one is not."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(32, 60, 6))
-    source = FakeSource(tuple(grouped_examples(30, 2)), lambda stage: x)
+    source = FakeSource(tuple(grouped_examples(30, 2)), lambda _: x)
     result = probe(n_resamples=200)(THINK, None, source, 0)
     best = max(m.value for m in rows(result, "auroc", "probe"))
     nested = rows(result, "auroc", "best_layer")[0]
