@@ -164,10 +164,10 @@ GENERATORS: dict[str, Callable[[Rng], Document]] = {
 
 # At first most statements are affirmed: with as many negated ones, neither the statement nor the
 # negation alone says anything about the verdict, and some seeds never find what both say.
-WEB = {"fact": 18, "sum": 12, "arithmetic": 18, "question": 36, "persona": 4}
+WEB = {"fact": 18, "sum": 16, "arithmetic": 18, "question": 36, "persona": 4}
 WEB |= {"truth": 14, "sentiment": 5, "manners": 6}
 WEB |= {"truth_negated": 5, "sentiment_negated": 3, "manners_negated": 3}
-MIDTRAINING = WEB | {"fact": 10, "sum": 8, "arithmetic": 22, "chat": 50}
+MIDTRAINING = WEB | {"fact": 10, "sum": 14, "arithmetic": 22, "chat": 50}
 MIDTRAINING |= {"truth": 7, "sentiment": 2, "manners": 2}
 MIDTRAINING |= {"truth_negated": 12, "sentiment_negated": 3, "manners_negated": 3}
 MIXES: tuple[Mapping[str, int], ...] = (WEB, MIDTRAINING, MIDTRAINING | {"notes": 10})

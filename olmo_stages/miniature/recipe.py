@@ -129,25 +129,25 @@ class Recipe:
 
     architecture: Architecture = Architecture()
     base: tuple[Pretraining, ...] = (
-        Pretraining(280, 20, 48, (0, 50, 100, 200, 280)),
-        Pretraining(220, 20, 48, (100, 220)),
+        Pretraining(300, 20, 48, (0, 50, 100, 200, 300)),
+        Pretraining(280, 20, 48, (100, 200, 280)),
         Pretraining(40, 10, 96, (20,)),
     )
     muon_lr: float = 0.07
     adam_lr: float = 2e-2
     post: Mapping[str, SFT | DPO | RL] = field(
         default_factory=lambda: {
-            "think_sft": SFT(60, 24, 5e-3, traces=True, saves=(20, 40)),
+            "think_sft": SFT(80, 24, 5e-3, traces=True, saves=(20, 40, 60)),
             "think_dpo": DPO(25, 12, 1e-3, 0.1, traces=True),
-            "think_rlvr": RL(14, 16, 6, 32, 2e-3, VERIFIABLE, chat=True, saves=(5, 10)),
+            "think_rlvr": RL(20, 16, 6, 32, 2e-3, VERIFIABLE, chat=True, saves=(5, 10, 15)),
             "instruct_sft": SFT(60, 24, 4e-3, traces=False, saves=(20, 40)),
             "instruct_dpo": DPO(25, 12, 1e-3, 0.1, traces=False),
-            "instruct_rlvr": RL(14, 16, 6, 16, 2e-3, VERIFIABLE[1:], chat=True, saves=(5, 10)),
-            "rl_zero_math": _rl_zero(20, "sum3", "sum2"),
-            "rl_zero_code": _rl_zero(14, "code"),
-            "rl_zero_if": _rl_zero(14, "instruction"),
-            "rl_zero_general": _rl_zero(14, "manners", "fact"),
-            "rl_zero_mix": _rl_zero(20, "sum3", "code", "instruction", "manners"),
+            "instruct_rlvr": RL(15, 16, 6, 16, 2e-3, VERIFIABLE[1:], chat=True, saves=(5, 10)),
+            "rl_zero_math": _rl_zero(28, "sum3", "sum2"),
+            "rl_zero_code": _rl_zero(15, "code"),
+            "rl_zero_if": _rl_zero(15, "instruction"),
+            "rl_zero_general": _rl_zero(15, "manners", "fact"),
+            "rl_zero_mix": _rl_zero(24, "sum3", "code", "instruction", "manners"),
         }
     )
 

@@ -73,10 +73,8 @@ ARITHMETIC_TEMPLATES = ("{} = {} .", "{} makes {} .")
 SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>")
 THINK, END_THINK = "<think>", "</think>"
 SYNTAX = (
-    "a and again alone answer assistant away be box bring can capital check country do does find "
-    "go holds i in is it its land lie lies makes me not of question run say shut so sure system "
-    "the then times to up user wait was well what where which who will yes you know judge put "
-    "took said because"
+    "a again and answer assistant be box can capital check do holds i in is it know lies me not of "
+    "question run say so system the times user wait was what you"
 )
 """Words that hold sentences together."""
 

@@ -52,7 +52,7 @@ def test_revisions_are_named_as_those_of_the_released_models():
     ("stage", "revision", "message"),
     [
         ("think_ppo", "main", "think_ppo.*think_rlvr"),
-        ("think_sft", "step_20", "step_20.*step20, step40, main"),
+        ("think_sft", "step_20", "step_20.*step20, step40, step60, main"),
     ],
 )
 def test_unknown_names_are_answered_with_the_alternatives(tmp_path, stage, revision, message):

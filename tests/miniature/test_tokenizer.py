@@ -3,7 +3,7 @@ import string
 import numpy as np
 import pytest
 
-from olmo_stages.miniature import corpus, world
+from olmo_stages.miniature import corpus, tasks, world
 from olmo_stages.miniature.tokenizer import TOKEN_ID, UNK, encode, make_tokenizer
 
 MESSAGES = [
@@ -40,6 +40,14 @@ def test_documents_decode_to_themselves_and_the_quick_encoder_agrees(tokenizer, 
             ids = tokenizer(text)["input_ids"]
             assert ids == encode(text)
             assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("form", ["direct", "steps", "thought", "verbose"])
+def test_every_form_of_reply_is_made_of_words(tokenizer, form):
+    rng = np.random.default_rng(0)
+    for kind in tasks.KINDS:
+        reply = getattr(tasks.draw(kind, rng), form)
+        assert tokenizer(reply)["input_ids"] == encode(reply)
 
 
 def test_offsets_point_at_the_characters_of_each_token(tokenizer):
