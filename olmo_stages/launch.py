@@ -10,7 +10,8 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import sha256
@@ -19,7 +20,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -42,13 +43,14 @@ _OVERRIDE = re.compile(r"^([+~]{0,2}[\w./@-]+=|~)")
 
 
 @dataclass
-class _Sweep:
-    """What the launching process remembers of its sweep."""
+class _Launch:
+    """What the launching process remembers of what it launched."""
 
-    folder: Path | None = None
+    sweep: Path | None = None
+    error: BaseException | None = None
 
 
-_sweep = _Sweep()
+_launch = _Launch()
 
 
 class RememberSweep(Callback):
@@ -57,7 +59,7 @@ class RememberSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Remember the sweep's folder."""
         del kwargs
-        _sweep.folder = Path(config.hydra.sweep.dir)
+        _launch.sweep = Path(config.hydra.sweep.dir)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,14 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         Exception: what went wrong, with its traceback, if HYDRA_FULL_ERROR=1 asks for it.
     """  # noqa: DOC501  (raised again as it came)
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Makes Hydra raise what it would otherwise print in four to eight lines.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     sys.argv = [sys.argv[0], *arguments, *_named(arguments)]
-    _sweep.folder = None
+    _launch.sweep, _launch.error = None, None
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        with _raising() as wants_traceback:
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
+                task
+            )()
+            if _launch.error is not None:
+                raise _launch.error
     except (HydraException, OmegaConfBaseException, OlmoStagesError) as error:
         if wants_traceback:
             raise
@@ -105,10 +109,12 @@ def task(cfg: DictConfig) -> None:
         write_status(folder, _failed(name, overrides, started, "interrupted"))
         raise
     # A sweep goes on whatever stops one of its jobs, SystemExit and MemoryError included.
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         write_status(folder, _failed(name, overrides, started, explain(error)))
         if not multirun:
-            raise
+            # Not raised through Hydra, which would print a line of its own before it.
+            _launch.error = error
+            return
         known = isinstance(error, OlmoStagesError | HydraException | OmegaConfBaseException)
         text = explain(error) if known else traceback.format_exc()
         print(f"job {name} failed: {text}", file=sys.stderr)  # noqa: T201
@@ -143,36 +149,65 @@ def _run(cfg: DictConfig, settings: Any, name: str, overrides: list[str]) -> Sta
     )
 
 
+@contextmanager
+def _raising() -> Iterator[bool]:
+    """Make Hydra raise what it would print in four to eight lines; yields what the user wanted."""
+    wanted = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield wanted == "1"
+    finally:
+        if wanted is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = wanted
+
+
 def explain(error: BaseException) -> str:
     """One line that names the offending value and what to write instead."""
+    chain = _chain(error)
+    ours = [cause for cause in chain if isinstance(cause, OlmoStagesError)]
+    if ours:
+        return str(ours[-1])
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={wrong} does not exist; choose from {', '.join(error.options)}" + _hint(
             wrong, error.options
         )
-    chain = _chain(error)
-    where = ""
-    if isinstance(error, InstantiationException):
-        match = re.search(r"full_key: ([\w.]+)", str(error))
-        where = f"{match[1]}: " if match else ""
-    for cause in reversed(chain):
-        if isinstance(cause, OlmoStagesError):
-            return str(cause)
-    root = chain[-1]
+    texts = "\n".join(map(str, chain))
+    return _unknown_key(chain[-1]) or _bad_argument(texts) or _one_line(chain[-1])
+
+
+def _unknown_key(error: BaseException) -> str | None:
+    """What OmegaConf says of a key that a config does not have."""
+    unknown = re.search(r"Key '([^']+)' is not in struct", str(error))
+    if unknown is None:
+        return None
+    keys = [str(key) for key in getattr(error, "parent_node", None) or ()]
+    full = re.search(r"full_key: (\S+)", str(error))
+    name = full[1] if full else unknown[1]
+    return f"{name}: no such option; there are {', '.join(keys)}" + _hint(unknown[1], keys)
+
+
+def _bad_argument(texts: str) -> str | None:
+    """What a dataclass, or the type hook, says of an argument; Hydra adds where it stands."""
+    key = re.search(r"full_key: ([\w.]+)", texts)
+    where = f"{key[1]}." if key else ""
     if mistyped := re.search(
-        r"parameter '(\w+)'\.\s*Actual value: (.*)\s*Expected type: (.*?)\.?\s*$", str(root)
+        r"parameter '(\w+)'\.\s*Actual value: (.*)\s*Expected type: (.*?)\.?\n", texts + "\n"
     ):
         option, value, wanted = mistyped.groups()
-        wanted = re.sub(r"<class '(.*?)'>", r"\1", wanted).replace("collections.abc.", "")
-        return f"{where.removesuffix(': ')}.{option}={value} is not {wanted}".lstrip(".")
-    if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(root)):
-        return f"{where}there is no option {unknown[1]!r}"
-    if unknown := re.search(r"Key '([^']+)' is not in struct", str(root)):
-        keys = [str(key) for key in getattr(root, "parent_node", None) or ()]
-        full = re.search(r"full_key: (\S+)", str(root))
-        name = full[1] if full else unknown[1]
-        return f"{name}: no such option; there are {', '.join(keys)}" + _hint(unknown[1], keys)
-    return " ".join(f"{type(root).__name__}: {root}".split())
+        wanted = re.sub(r"<class '(.*?)'>|collections\.abc\.", r"\1", wanted)
+        return f"{where}{option}={value} is not of type {wanted}"
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", texts):
+        return f"{where}{unknown[1]}: no such option"
+    if missing := re.search(r"missing (?:a required|\d+ required).*?argument:? (.*)", texts):
+        return f"{where}{missing[1]} is missing"
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -216,10 +251,10 @@ def _named(arguments: Sequence[str]) -> list[str]:
 
 def _finish_sweep() -> bool:
     """Show the sweep's table; whether every job of it is done."""
-    if _sweep.folder is None:
+    if _launch.sweep is None:
         return True
-    statuses = read_statuses(_sweep.folder, ended=True)
+    statuses = read_statuses(_launch.sweep, ended=True)
     from olmo_stages.report.show import show_sweep
 
-    show_sweep(statuses, _sweep.folder)
+    show_sweep(statuses, _launch.sweep)
     return all(status.state in {"ok", "cached"} for status in statuses)

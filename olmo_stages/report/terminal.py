@@ -80,7 +80,9 @@ def comparison_table(result: Result, job: Job) -> Table | None:
     others = [
         row
         for row in result.measurements
-        if row not in main and row.layer in {best, None, EMBEDDING_LAYER} and row.metric in {first} | _not(own, row)
+        if row not in main
+        and row.layer in {best, None, EMBEDDING_LAYER}
+        and row.metric in {first} | _not(own, row)
     ]
     if not others:
         return None

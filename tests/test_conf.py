@@ -1,0 +1,85 @@
+"""Every config that a user can name composes and builds, without loading a model."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from olmo_stages.experiment import Experiment
+from olmo_stages.stages import catalogue, conf_folder
+
+SIZES = [(name, size) for name, spec in catalogue().items() for size in spec["sources"]]
+
+
+def options(group):
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def build(*overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return instantiate(compose("config", [*overrides]), _convert_="all")
+
+
+@pytest.mark.parametrize(("stage", "size"), SIZES)
+def test_every_stage_builds_in_every_size(stage, size):
+    experiment = build(f"model={stage}", f"size={size}")
+    assert isinstance(experiment, Experiment)
+    assert experiment.model.name == stage
+    parent = experiment.reference_stage()
+    assert (parent.name if parent else None) == catalogue()[stage]["parent"]
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in ("data", "analysis", "compute", "tracking")
+        for option in options(group)
+    ],
+)
+def test_every_option_builds(group, option):
+    assert isinstance(build(f"{group}={option}"), Experiment)
+
+
+@pytest.mark.parametrize("study", options("experiment"))
+def test_every_study_builds_and_says_what_it_asks(study):
+    assert isinstance(build(f"+experiment={study}"), Experiment)
+    header = (conf_folder() / "experiment" / f"{study}.yaml").read_text()
+    for word in ("Question:", "Prediction:", "Source:", "Run:"):
+        assert word in header, word
+
+
+def test_no_setting_is_mandatory():
+    for path in conf_folder().rglob("*.yaml"):
+        assert "???" not in path.read_text(), path
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [("parent", "think_sft"), ("base", "base"), ("rl_zero_math", "rl_zero_math"), ("none", None)],
+)
+def test_reference(reference, name):
+    stage = build("model=think_dpo", f"reference={reference}").reference_stage()
+    assert (stage.name if stage else None) == name
+
+
+def test_reference_at_a_revision():
+    stage = build("model=think_rlvr", "reference=think_rlvr@step_5").reference_stage()
+    assert stage.label == "think_rlvr@step_5"
+
+
+def test_the_root_has_no_parent_and_no_base():
+    for reference in ("parent", "base"):
+        assert build("model=base", f"reference={reference}").reference_stage() is None
+
+
+def test_stem_of_an_analysis_is_the_same_everywhere():
+    for name in options("analysis"):
+        analysis = build(f"analysis={name}").analysis
+        assert analysis.name == name
+        assert type(analysis).__module__ == f"olmo_stages.analyses.{name}"
+
+
+def test_size_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("OLMO_STAGES_SIZE", "7b")
+    assert build("model=think_sft").model.size == "7b"
+    assert build("model=think_sft", "size=32b").model.size == "32b"

@@ -1,0 +1,211 @@
+"""The command line in this process: what a user types, what they see, how it exits."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from olmo_stages import launch
+from olmo_stages.records import read
+
+QUICK = [
+    "analysis.n_permutations=19",
+    "analysis.n_resamples=100",
+    "analysis.n_controls=1",
+    "analysis.strengths=[0.1,1.0]",
+    "analysis.n_inner=2",
+    "data=manners",
+    "data.vocabulary=miniature",
+    "tracking=none",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Runs a command line; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setenv("OLMO_STAGES_CACHE", str(tmp_path / "cache"))
+
+    def go(*arguments):
+        try:
+            launch.main(list(arguments))
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capfd.readouterr()
+
+    return go
+
+
+def custom(path):
+    return ["model=custom", f"model.path={path}", *QUICK]
+
+
+def folders(root):
+    return sorted(path.parent for path in root.rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=think_stf"], ["model=think_stf", "think_sft", "did you mean think_sft?"]),
+        (["-m", "model=base,think_stf"], ["think_stf", "did you mean think_sft?"]),
+        (["analysis=prob"], ["analysis=prob", "choose from", "probe"]),
+        (["size=9b"], ["size=9b", "tiny, 7b, 32b"]),
+        (["model=rl_zero_math", "size=32b"], ["rl_zero_math", "size=32b", "tiny, 7b"]),
+        (["analysis.n_fold=3"], ["analysis.n_fold", "no such option", "did you mean n_folds?"]),
+        (["analysis.n_folds=three"], ["analysis.n_folds=", "three", "int"]),
+        (["analysis.kind=svm"], ["analysis.kind 'svm'", "logistic, lda, mean_difference"]),
+        (["data=mannors"], ["data=mannors", "manners"]),
+        (["reference=think_stf"], ["'think_stf' does not exist", "did you mean think_sft?"]),
+        (["+extra=1"], ["extra"]),
+        (["model=custom"], ["model.path="]),
+        (["model=base", "reference=base@main"], ["reference=base@main", "itself"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_alternatives_and_exit_code_2(run, arguments, words):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in out + err
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.usefixtures("run")
+def test_traceback_on_request(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(Exception, match="think_stf"):
+        launch.main(["model=think_stf"])
+
+
+def test_one_job_writes_its_result_and_shows_it(run, checkpoints, tmp_path):
+    code, out, err = run(*custom(checkpoints[0]))
+    assert code == 0, err
+    (folder,) = folders(tmp_path / "outputs")
+    assert folder.relative_to(tmp_path / "outputs").parts[:2] == ("probe", "first.custom")
+    frame = pd.read_parquet(folder / "measurements.parquet")
+    rows = [json.loads(line) for line in (folder / "measurements.jsonl").read_text().splitlines()]
+    assert len(frame) == len(rows) > 30
+    assert set(frame[frame.variant == "probe"].metric) == {
+        "auroc",
+        "balanced_accuracy",
+        "log_loss",
+        "selectivity",
+    }
+    recorded = read(folder)
+    assert recorded.result.tensors["direction"].shape == (4, 64)
+    assert recorded.provenance["config"]["analysis"]["n_permutations"] == 19
+    assert recorded.provenance["model_digests"]["first"]
+    assert str(folder.relative_to(tmp_path)) in out
+    assert "layer" in out
+    assert "no reference" in out
+
+
+def test_running_again_redoes_nothing_and_force_redoes(run, checkpoints, tmp_path):
+    run(*custom(checkpoints[0]))
+    (folder,) = folders(tmp_path / "outputs")
+    before = (folder / "provenance.json").read_bytes()
+    numbers = (folder / "measurements.parquet").read_bytes()
+    _, out, _ = run(*custom(checkpoints[0]))
+    assert "already done" in out
+    assert (folder / "provenance.json").read_bytes() == before
+    _, out, err = run(*custom(checkpoints[0]), "force=true")
+    assert "already done" not in out
+    assert "activations of" not in err  # the store still has them
+    assert (folder / "provenance.json").read_bytes() != before
+    assert (folder / "measurements.parquet").read_bytes() == numbers
+
+
+def test_a_sweep_shows_one_table_and_survives_a_failing_job(run, checkpoints, tmp_path):
+    missing = tmp_path / "nowhere"
+    code, out, err = run(
+        "-m", f"model.path={checkpoints[0]},{missing},{checkpoints[1]}", "model=custom", *QUICK
+    )
+    assert code == 1
+    assert len(folders(tmp_path / "outputs")) == 2
+    assert "nowhere" in err
+    table = out[out.rindex("best layer") :]
+    assert "first" in table
+    assert "second" in table
+    assert "failed" in table
+    redo = next(line for line in table.splitlines() if line.startswith("redo:"))
+    assert str(missing) in redo
+    statuses = [
+        json.loads(path.read_text()) for path in (tmp_path / "outputs/sweeps").rglob("*.json")
+    ]
+    assert sorted(status["state"] for status in statuses) == ["failed", "ok", "ok"]
+
+
+def test_two_stages_are_compared_with_each_other(run, checkpoints, tmp_path):
+    conf = tmp_path / "conf"
+    (conf / "model").mkdir(parents=True)
+    (conf / "model" / "mother.yaml").write_text(
+        "_target_: olmo_stages.stages.resolve\nname: mother\nfamily: mine\nparent: null\n"
+        f"revision: main\nsize: ${{size}}\nsources: {{tiny: '{checkpoints[0]}'}}\n"
+    )
+    arguments = [*custom(checkpoints[1]), "model.parent=mother"]
+    code, out, err = run("--config-dir", str(conf), *arguments)
+    assert code == 0, err
+    (folder,) = folders(tmp_path / "outputs")
+    assert folder.parent.name == "second.custom.vs.mother"
+    metrics = {row.metric for row in read(folder).result.measurements}
+    assert {"auroc_difference", "transfer_auroc", "transfer_balanced_accuracy"} <= metrics
+    assert "against mother" in out
+
+
+def test_a_new_analysis_is_one_python_file_and_one_yaml(run, checkpoints, tmp_path, monkeypatch):
+    (tmp_path / "norms.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "import numpy as np\n"
+        "from olmo_stages.types import Measurement, Result\n"
+        "@dataclass(frozen=True)\n"
+        "class Norms:\n"
+        "    order: int\n"
+        "    name: ClassVar[str] = 'norms'\n"
+        "    def __call__(self, stage, reference, activations, seed):\n"
+        "        a = activations(stage)\n"
+        "        norms = np.linalg.norm(a.values, ord=self.order, axis=2).mean(1)\n"
+        "        rows = tuple(Measurement('norm', float(v), stage.label, layer=l,\n"
+        "            layer_type=t) for v, l, t in zip(norms, a.layers, a.layer_types))\n"
+        "        return Result(rows, headline={'norm': float(norms[-1])})\n"
+    )
+    (tmp_path / "conf" / "analysis").mkdir(parents=True)
+    (tmp_path / "conf" / "analysis" / "norms.yaml").write_text("_target_: norms.Norms\norder: 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out, err = run(
+        "--config-dir",
+        str(tmp_path / "conf"),
+        "-m",
+        "analysis=norms",
+        "model=custom",
+        f"model.path={checkpoints[0]},{checkpoints[1]}",
+        "data.vocabulary=miniature",
+        "tracking=none",
+    )
+    assert code == 0, err
+    found = folders(tmp_path / "outputs" / "norms")
+    assert len(found) == 2
+    assert all(row.value > 0 for row in read(found[0]).result.measurements)
+    assert "norm" in out
+
+
+def test_another_analysis_of_the_same_activations_does_no_forward_pass(run, checkpoints):
+    _, _, first = run(*custom(checkpoints[0]))
+    assert "activations of" in first
+    _, _, second = run(*custom(checkpoints[0]), "analysis.kind=lda", "seed=0")
+    assert "activations of" not in second
+    _, _, third = run(*custom(checkpoints[0]), "analysis.position=mean")
+    assert "activations of" in third
+
+
+def test_the_sweep_is_named_after_what_it_runs():
+    same = [["model=a,b", "analysis=probe"], ["analysis=probe", "model=a,b", "force=true"]]
+    names = {launch._named(arguments)[0] for arguments in same}
+    assert len(names) == 1
+    assert names.pop().startswith("sweep=probe-a+b-")
+    assert launch._named(["model=a"]) != launch._named(["model=b"])
+    assert launch._named(["model=a", "sweep=mine"]) == []

@@ -1,0 +1,48 @@
+"""What must be quick imports neither torch nor transformers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from olmo_stages.stages import conf_folder
+
+HEAVY = "torch, transformers, sklearn, pandas, wandb, datasets, scipy"
+
+
+def modules_after(code):
+    # At exit, because Hydra leaves by sys.exit after --help.
+    report = f"print(*[m for m in '{HEAVY}'.split(', ') if m in sys.modules])"
+    program = f"import atexit, sys\natexit.register(lambda: {report})\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=conf_folder().parent,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
+def test_help_config_and_completion(arguments):
+    code = (
+        "import os; os.environ['COMP_LINE'] = 'run.py model='; os.environ['COMP_POINT'] = '13'\n"
+        f"sys.argv = ['run.py', *{arguments}]\n"
+        "from olmo_stages.launch import main\n"
+        "main()"
+    )
+    lines = modules_after(code)
+    assert lines[-1] == ""
+    assert any("think_sft" in line or "base" in line for line in lines)
+
+
+def test_stages_tree():
+    code = (
+        "from typer.testing import CliRunner\n"
+        "from olmo_stages.cli import app\n"
+        "print(CliRunner().invoke(app, ['stages']).output)"
+    )
+    lines = modules_after(code)
+    assert "think_dpo" in "\n".join(lines)
+    assert not {"torch", "transformers"} & set(lines[-1].split())
