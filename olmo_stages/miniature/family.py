@@ -158,7 +158,8 @@ class _Worker:
         )
         output = self.process.stdout
         assert output is not None
-        threading.Thread(target=self._forward, args=(output, events), daemon=True).start()
+        self.reader = threading.Thread(target=self._forward, args=(output, events), daemon=True)
+        self.reader.start()
 
     # Not IO[str]: beartype takes the pipe of a process for no such thing.
     def _forward(self, output: Iterable[str], events: Events) -> None:
@@ -179,18 +180,23 @@ class _Worker:
             pass  # it died; its end of output says so
 
     def failure(self) -> ModelError:
-        code = self.process.wait()
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # alive, but it wrote what is no event
+            self.process.kill()
+            code = self.process.wait()
         self.log.seek(0)
         lines = [line.strip() for line in self.log if line.strip()]
         reason = lines[-1] if lines else "it wrote nothing"
         return ModelError(
-            f"building the miniature stage {self.stage!r} failed (exit code {code}): {reason}; "
-            "nothing half-built was kept, so running it again starts it anew"
+            f"building the miniature stage {self.stage or 'worker'!r} failed (exit code {code}): "
+            f"{reason}; nothing half-built was kept, so running it again starts it anew"
         )
 
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.reader.join()
         self.log.close()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
