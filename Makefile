@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## train the miniature family (once) and run the main job on two stages
-	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe data=truth
+	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe
 
 test: $(READY)  ## the tests: no network, a few minutes on 2 cores
 	$(BIN)/python -m pytest -q

@@ -92,7 +92,7 @@ def build(
 @mini.command("table")
 def table(
     stages: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Also write it here, as Markdown.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also put it into this Markdown page.")] = None,
     cache: Cache = None,
     seed: Seed = 0,
 ) -> None:
@@ -103,10 +103,9 @@ def table(
 
     root = cache_folder(cache) / "miniature"
     rows = behaviour.behaviour_table(stages or miniature.STAGES, root=root, seed=seed)
-    text = behaviour.to_markdown(rows)
-    typer.echo(text)
+    typer.echo(behaviour.to_markdown(rows))
     if output is not None:
-        output.write_text(text, encoding="utf-8")
+        behaviour.write_table(rows, output)
 
 
 @mini.command("clean")
