@@ -92,7 +92,9 @@ def build(
 @mini.command("table")
 def table(
     stages: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Also put it into this Markdown page.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Also put it into this Markdown page.")
+    ] = None,
     cache: Cache = None,
     seed: Seed = 0,
 ) -> None:

@@ -1,8 +1,12 @@
 """No test reaches the network; a small real checkpoint for those that need a model."""
 
+import os
 import socket
 
 import pytest
+
+# As the command line does: spinning threads make tests many times slower on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(autouse=True)

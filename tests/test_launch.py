@@ -209,3 +209,18 @@ def test_the_sweep_is_named_after_what_it_runs():
     assert names.pop().startswith("sweep=probe-a+b-")
     assert launch._named(["model=a"]) != launch._named(["model=b"])
     assert launch._named(["model=a", "sweep=mine"]) == []
+
+
+def test_a_tracker_that_cannot_be_reached_is_one_warning_and_the_result_stands(
+    run, checkpoints, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = [a for a in custom(checkpoints[0]) if a != "tracking=none"]
+    code, _, _ = run(*arguments)
+    assert code == 0
+    assert caplog.text.count("does not answer; recording offline") == 1
+    assert len(folders(tmp_path / "outputs")) == 1
+    written = [path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
+    assert not any(b"0123456789abcdef" in content for content in written)
