@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from olmo_stages import estimates
+from olmo_stages.heldout import HeldOut
 from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
 
 Kind = Literal["logistic", "lda", "mean_difference"]
@@ -91,6 +93,16 @@ class Probes:
     def strengths(self) -> Float[np.ndarray, "fold head"]:
         """Penalty chosen in each fold."""
         return np.stack([fit.strength for fit in self.fits])
+
+    def of_best_layer(
+        self, scores: Float[np.ndarray, "head example"]
+    ) -> Float[np.ndarray, "1 example"]:
+        """Each example's score at the layer that its fold's training set validated best.
+
+        The layer is thus chosen without the examples on which it is judged.
+        """
+        chosen = self.validation.argmin(1)
+        return scores[chosen[self.folds], np.arange(len(self.folds))][None]
 
     def score(
         self, values: Float[np.ndarray, "head example feature"], *, centre_on_target: bool = False
@@ -308,3 +320,41 @@ def permutation_scores(
             held_out = axes.project(x[:, torch.from_numpy(out)].float()) @ w + b
             scores[head][:, out] = held_out[0].T.numpy()
     return scores
+
+
+def permutation_null(
+    values: Float[np.ndarray, "head example feature"],
+    held_out: HeldOut,
+    probes: Probes,
+    kind: Kind,
+    n_permutations: int,
+    seed: int,
+) -> dict[str, list[float]]:
+    """What AUROC the same procedure gives to relabelled examples, layer by layer.
+
+    Args:
+        values: activations of the layers.
+        held_out: labels, groups and folds.
+        probes: of the true labels; lend their penalties.
+        kind: of probe.
+        n_permutations: number of relabellings.
+        seed: of the relabellings.
+
+    Returns:
+        For each layer the null's median `null`, its own `p`, the family-wise `p_max` against the
+        maximum over layers, and the false discovery rate `q`.
+    """
+    labels, folds = held_out.labels, held_out.folds
+    relabelled = estimates.permuted_labels(labels, held_out.groups, n_permutations, seed)
+    # The true labels go first, so that the observed statistic comes from the very same fits.
+    relabelled = np.concatenate([labels[None], relabelled])
+    scores = permutation_scores(values, relabelled, folds, probes.strengths, kind)
+    statistic = [estimates.permutation_auroc(head, relabelled, folds) for head in scores]
+    observed, null = np.array(statistic)[:, 0], np.array(statistic)[:, 1:].T
+    p = np.array([estimates.permutation_p(float(o), null[:, i]) for i, o in enumerate(observed)])
+    return {
+        "null": list(np.median(null, axis=0)),
+        "p": list(p),
+        "p_max": list(estimates.max_statistic_p(observed, null)),
+        "q": list(estimates.false_discovery_rate(p)),
+    }

@@ -18,13 +18,12 @@ from typing import ClassVar, cast, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from olmo_stages import estimates
 from olmo_stages.controls import bag_of_tokens, control_labels
 from olmo_stages.data.splits import example_folds, folds
 from olmo_stages.errors import ConfigError
 from olmo_stages.figures import layer_curves
 from olmo_stages.heldout import Estimate, HeldOut, Where
-from olmo_stages.nested import Kind, Probes, Recipe, cross_validate, fit, permutation_scores
+from olmo_stages.nested import Kind, Probes, Recipe, cross_validate, fit, permutation_null
 from olmo_stages.progress import progress
 from olmo_stages.types import (
     EMBEDDING_LAYER,
@@ -182,10 +181,7 @@ class _Run:
         self.scores = self.probes.score(self.acts.values)
         self.auroc = self.held_out.auroc(self.scores)
         self.accuracy = self.held_out.balanced_accuracy(self.scores)
-        chosen = self.probes.validation.argmin(1)
-        # One layer a fold, chosen without that fold's test examples.
-        nested = self.scores[chosen[self.folds], np.arange(len(self.folds))][None]
-        self.nested = self.held_out.auroc(nested)
+        self.nested = self.held_out.auroc(self.probes.of_best_layer(self.scores))
         self.best = int(self.probes.validation.mean(0).argmin())
 
     def _baselines(self) -> None:
@@ -233,34 +229,18 @@ class _Run:
         )
 
     def _null(self) -> None:
-        self.p: dict[str, list[float | None]] = {}
+        self.p: dict[str, list[float]] = {}
         if not self.options.n_permutations:
             self.warnings.append("no permutation null was run: analysis.n_permutations=0")
             return
-        labels = self.held_out.labels
-        relabelled = np.concatenate([
-            labels[None],
-            estimates.permuted_labels(
-                labels, self.held_out.groups, self.options.n_permutations, self.seed
-            ),
-        ])
-        kind = cast("Kind", self.options.kind)
-        scores = permutation_scores(
-            self.acts.values, relabelled, self.folds, self.probes.strengths, kind
+        self.p = permutation_null(
+            self.acts.values,
+            self.held_out,
+            self.probes,
+            cast("Kind", self.options.kind),
+            self.options.n_permutations,
+            self.seed,
         )
-        statistic = np.stack(
-            [estimates.permutation_auroc(head, relabelled, self.folds) for head in scores], axis=1
-        )
-        observed, null = statistic[0], statistic[1:]
-        p = np.array([
-            estimates.permutation_p(float(o), null[:, i]) for i, o in enumerate(observed)
-        ])
-        self.p = {
-            "null": list(np.median(null, axis=0)),
-            "p": list(p),
-            "p_max": list(estimates.max_statistic_p(observed, null)),
-            "q": list(estimates.false_discovery_rate(p)),
-        }
 
     def _polarities(self) -> None:
         self.polarity: dict[str, Estimate] = {}
@@ -287,9 +267,7 @@ class _Run:
         probes = self._probes(other.values)
         scores = probes.score(other.values)
         theirs = self.held_out.auroc(scores)
-        chosen = probes.validation.argmin(1)
-        nested = scores[chosen[self.folds], np.arange(len(self.folds))][None]
-        difference = self.nested - self.held_out.auroc(nested)
+        difference = self.nested - self.held_out.auroc(probes.of_best_layer(scores))
         self.rows += replace(self.versus, layers=(None,), layer_types=("",)).rows(
             "auroc_difference", "best_layer", difference
         )
