@@ -66,25 +66,30 @@ def interval(
 
 
 def bounded_interval(
-    value: float, samples: Float[np.ndarray, " resample"], n_groups: int, level: float = LEVEL
+    value: float,
+    samples: Float[np.ndarray, " resample"],
+    n_groups: int,
+    n_trials: int,
+    level: float = LEVEL,
 ) -> tuple[float, float]:
     """`interval` for a statistic in [0, 1] that may sit at its bound.
 
     At the bound every resample has the same value and the bootstrap returns a point. There the
-    Wilson score interval with the groups as trials is used instead, conservative because a group
-    holds at least one example.
+    Wilson score interval is used instead, with as many trials as the rarer class has groups: that
+    many independent examples could have been ranked wrong.
 
     Args:
         value: the statistic on the data.
         samples: the statistic on each resample.
         n_groups: number of groups.
+        n_trials: number of groups that hold the rarer class.
         level: coverage.
 
     Returns:
         Lower and upper end, both in [0, 1].
     """
-    if value in {0.0, 1.0} and n_groups > 0:
-        return wilson(round(value * n_groups), n_groups, level)
+    if value in {0.0, 1.0} and n_trials > 0:
+        return wilson(round(value * n_trials), n_trials, level)
     low, high = interval(samples, n_groups, level)
     return max(low, 0.0), min(high, 1.0)
 
@@ -93,29 +98,6 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
     """Wilson score interval of a proportion."""
     ends = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     return float(ends.low), float(ends.high)
-
-
-def difference_interval(
-    samples: Float[np.ndarray, " resample"], n_groups: int, level: float = LEVEL
-) -> tuple[float, float]:
-    """`interval` of a paired difference of two statistics in [0, 1].
-
-    Where both sides sit at the same bound, every resample would give zero and say nothing about
-    how large a difference could have gone unseen; the Wilson interval of "all groups alike" bounds
-    that.
-
-    Args:
-        samples: the difference on each resample; all NaN where both sides are at the same bound.
-        n_groups: number of groups.
-        level: coverage.
-
-    Returns:
-        Lower and upper end.
-    """
-    if n_groups > 0 and np.isnan(samples).all():
-        unseen = 1 - wilson(n_groups, n_groups, level)[0]
-        return -unseen, unseen
-    return interval(samples, n_groups, level)
 
 
 def tied(scores: Float[np.ndarray, "row example"]) -> Float[np.ndarray, "row example"]:
@@ -210,8 +192,12 @@ def permuted_labels(
 ) -> Int[np.ndarray, "permutation example"]:
     """Relabellings under which 'the label says nothing beyond the group' is exchangeable.
 
-    Where labels vary within a group they are permuted within it; groups of one label exchange
-    their labels among one another as whole blocks.
+    The group is the unit, as in the intervals: examples of one group may be paraphrases of one
+    another, and permuting them one by one would count each paraphrase as evidence of its own. So a
+    group that holds both labels equally often keeps its labels or swaps all of them; groups of one
+    label exchange it among those of the same size, which keeps the number of positive examples.
+    A group that holds both labels unequally often is permuted within itself, which is exact only
+    where its examples are independent (`unequal_groups` counts them).
 
     Args:
         labels: 0 or 1.
@@ -220,25 +206,41 @@ def permuted_labels(
         seed: of the permutations.
 
     Returns:
-        One relabelling a row.
+        One relabelling a row; all equal to `labels` where nothing can be exchanged.
 
     Source:
-        Winkler et al. 2015, Multi-level block permutation (within- and whole-block exchange).
+        Winkler et al. 2015, Multi-level block permutation (whole-block exchange needs blocks of
+        equal size).
     """
     rng = np.random.default_rng(seed)
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(member == g) for g in range(len(names))]
-    pure = [m for m in members if len(set(labels[m])) == 1]
-    mixed = [m for m in members if len(set(labels[m])) == 2]
     relabelled = np.tile(labels, (n_permutations, 1))
-    for m in mixed:
-        relabelled[:, m] = rng.permuted(relabelled[:, m], axis=1)
-    if pure:
-        blocks = np.array([labels[m[0]] for m in pure])
-        shuffled = rng.permuted(np.tile(blocks, (n_permutations, 1)), axis=1)
-        for column, m in enumerate(pure):
-            relabelled[:, m] = shuffled[:, [column]]
+    pure: dict[int, list[np.ndarray]] = {}
+    for members in _members(groups):
+        positive = int(labels[members].sum())
+        if positive in {0, len(members)}:
+            pure.setdefault(len(members), []).append(members)
+        elif 2 * positive == len(members):
+            swap = rng.integers(0, 2, (n_permutations, 1))
+            relabelled[:, members] = np.abs(labels[members] - swap)
+        else:
+            relabelled[:, members] = rng.permuted(relabelled[:, members], axis=1)
+    for blocks in pure.values():
+        own = np.array([labels[members[0]] for members in blocks])
+        shuffled = rng.permuted(np.tile(own, (n_permutations, 1)), axis=1)
+        for column, members in enumerate(blocks):
+            relabelled[:, members] = shuffled[:, [column]]
     return relabelled
+
+
+def unequal_groups(labels: Int[np.ndarray, " example"], groups: Sequence[str]) -> int:
+    """How many groups hold both labels, but not equally often."""
+    shares = [labels[members].mean() for members in _members(groups)]
+    return sum(share not in {0.0, 0.5, 1.0} for share in shares)
+
+
+def _members(groups: Sequence[str]) -> list[Int[np.ndarray, " member"]]:
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    return [np.flatnonzero(member == group) for group in range(len(names))]
 
 
 def permutation_auroc(

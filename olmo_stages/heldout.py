@@ -16,8 +16,8 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -35,33 +35,43 @@ class Estimate:
         samples: the statistic on each resample of the groups.
         n: number of examples.
         n_groups: number of groups that were resampled.
+        n_rarer: number of groups that hold the rarer class.
         bounds: `unit` for a statistic in [0, 1], `difference` for one between two of those, `none`.
+        saturated: for a difference, the heads in which both sides are at the same bound.
     """
 
     value: Float[np.ndarray, " head"]
     samples: Float[np.ndarray, "resample head"]
     n: int
     n_groups: int
-    bounds: str = "unit"
+    n_rarer: int
+    bounds: Literal["unit", "difference", "none"] = "unit"
+    saturated: tuple[bool, ...] = ()
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        saturated = np.isin(self.value, (0.0, 1.0)) & (self.value == other.value)
+        at_bound = np.isin(self.value, (0.0, 1.0)) & (self.value == other.value)
         return Estimate(
             self.value - other.value,
-            # Of two scores at the same bound no resample can tell how far apart they might be.
-            np.where(saturated, np.nan, self.samples - other.samples),
+            self.samples - other.samples,
             self.n,
             self.n_groups,
+            self.n_rarer,
             "difference",
+            tuple(map(bool, at_bound)),
         )
 
     def interval(self, head: int) -> tuple[float, float]:
         """Ends of the 95 % interval of one head, NaN where it is undefined."""
         value, samples = float(self.value[head]), self.samples[:, head]
+        if not np.isfinite(value):
+            return float("nan"), float("nan")
         if self.bounds == "unit":
-            return estimates.bounded_interval(value, samples, self.n_groups)
-        if self.bounds == "difference":
-            return estimates.difference_interval(samples, self.n_groups)
+            return estimates.bounded_interval(value, samples, self.n_groups, self.n_rarer)
+        if self.saturated and self.saturated[head]:
+            # Of two scores at the same bound no resample tells how far apart they might be; the
+            # interval of "every group alike" bounds what could have gone unseen.
+            unseen = 1 - estimates.wilson(self.n_rarer, self.n_rarer)[0]
+            return -unseen, unseen
         return estimates.interval(samples, self.n_groups)
 
 
@@ -105,7 +115,11 @@ class HeldOut:
         n_groups = len({self.groups[i] for i in scored})
         n_folds = len(set(self.folds[scored]))
         widening = np.sqrt(1 + n_folds / (n_folds - 1)) if n_folds > 1 else 1.0
-        return Estimate(value[0], value + widening * (samples - value), len(scored), n_groups)
+        rarer = min(
+            len({self.groups[i] for i in scored if self.labels[i] == label}) for label in (0, 1)
+        )
+        wide = value + widening * (samples - value)
+        return Estimate(value[0], wide, len(scored), n_groups, rarer)
 
     def auroc(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
         """Area under the ROC curve within folds."""
@@ -131,9 +145,7 @@ class HeldOut:
             estimates.log_loss(scores, self.labels, scored[None]),
             estimates.log_loss(scores, self.labels, self.weights * scored),
         )
-        return Estimate(
-            estimate.value, estimate.samples, estimate.n, estimate.n_groups, bounds="none"
-        )
+        return replace(estimate, bounds="none")
 
 
 @dataclass(frozen=True)

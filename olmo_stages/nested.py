@@ -27,6 +27,14 @@ Kind = Literal["logistic", "lda", "mean_difference"]
 NEGLIGIBLE = 1e-9
 """Distance of the class means, in units of the examples' spread, below which it is rounding."""
 
+RESOLUTION = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 1e-2}
+"""Relative spread of a feature below which it is rounding of the forward pass, by its dtype.
+
+A few units in the last place. A feature that is constant but for rounding, as the last token of a
+fixed suffix is in layer 0, would otherwise be standardised into one of unit variance, and its
+rounding depends on prompt length and batch.
+"""
+
 SplitInner = Callable[[Int[np.ndarray, " chosen"]], Int[np.ndarray, " chosen"]]
 """Folds of a subset of the examples, given by their indices."""
 
@@ -39,11 +47,13 @@ class Recipe:
         kind: `logistic`, `lda` (regularised discriminant) or `mean_difference` (mass mean).
         strengths: grid of L2 penalties relative to the mean loss; unused by mean_difference.
         split_inner: inner folds of a training set.
+        resolution: relative spread below which a feature counts as constant, see `RESOLUTION`.
     """
 
     kind: Kind
     strengths: tuple[float, ...]
     split_inner: SplitInner
+    resolution: float = 1e-9
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -133,19 +143,21 @@ def standardised(
     values: Float[np.ndarray, "head example feature"],
     train: Bool[np.ndarray, " example"],
     kind: Kind,
+    resolution: float,
 ) -> tuple[Float[Tensor, "head example feature"], Float[Tensor, "head 1 feature"]]:
     """Features in units of their training standard deviation, over sqrt(d_model), and those units.
 
     The mean difference is taken in raw units, as it is defined. A feature that is constant on the
-    training set has unit scale, so it contributes nothing and divides by nothing.
+    training set, up to the resolution, is replaced by zero.
     """
     x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
-    if kind == "mean_difference":
-        return x, torch.ones(x.shape[0], 1, x.shape[2], dtype=x.dtype)
     chosen = x[:, torch.from_numpy(train)]
     spread = chosen.std(1, correction=0, keepdim=True)
-    magnitude = chosen.abs().amax(1, keepdim=True)
-    unit = torch.where(spread > 1e-9 * magnitude, spread, 1.0) * x.shape[2] ** 0.5
+    varies = spread > resolution * chosen.abs().amax(1, keepdim=True)
+    x = torch.where(varies, x, 0.0)
+    if kind == "mean_difference":
+        return x, torch.ones_like(spread)
+    unit = torch.where(varies, spread, 1.0) * x.shape[2] ** 0.5
     return x / unit, unit
 
 
@@ -170,7 +182,7 @@ def solve(
     difference = means[1] - means[0]
     # Classes with equal means up to rounding have no direction, and must not get a random one.
     spread = axes.spectrum.sum(1)[:, None, None].sqrt()
-    alike = difference.norm(dim=1, keepdim=True) < NEGLIGIBLE * spread
+    alike = difference.norm(dim=1, keepdim=True) <= NEGLIGIBLE * spread
     if kind == "logistic":
         w, b = accelerated(axes, y, strength)
         return torch.where(alike, 0.0, w), torch.where(alike, 0.0, b)
@@ -232,7 +244,7 @@ def fit(
     Returns:
         The probes.
     """
-    x, unit = standardised(values, train, recipe.kind)
+    x, unit = standardised(values, train, recipe.kind, recipe.resolution)
     axes = principal_axes(x[:, torch.from_numpy(train)])
     y = torch.from_numpy(labels[train]).to(torch.float64)
     best, validation = choose_strength(recipe, axes.z, y, recipe.split_inner(np.flatnonzero(train)))
@@ -242,7 +254,7 @@ def fit(
     if recipe.kind == "logistic":
         alike = ~w.any(1)
         w, b = polish(axes, y, strength, (w, b))
-        w = torch.where(alike[:, None], 0.0, w)
+        w, b = torch.where(alike[:, None], 0.0, w), torch.where(alike, 0.0, b)
     direction = (axes.rotation @ w[:, :, None])[..., 0]
     return Fit(
         direction=(direction / unit[:, 0]).numpy(),
@@ -288,7 +300,7 @@ def permutation_scores(
     relabelled: Int[np.ndarray, "permutation example"],
     folds: Int[np.ndarray, " example"],
     strengths: Float[np.ndarray, "fold head"],
-    kind: Kind,
+    recipe: Recipe,
 ) -> Float[np.ndarray, "head permutation example"]:
     """Out-of-fold scores of the probes refitted to every relabelling.
 
@@ -302,7 +314,7 @@ def permutation_scores(
             very same procedure.
         folds: outer folds.
         strengths: penalty of each fold and layer.
-        kind: of probe.
+        recipe: how a probe is fitted.
 
     Returns:
         Scores, one row a relabelling.
@@ -312,11 +324,11 @@ def permutation_scores(
     for head, layer in enumerate(values):
         for fold in np.unique(folds):
             out = folds == fold
-            x, _ = standardised(layer[None], ~out, kind)
+            x, _ = standardised(layer[None], ~out, recipe.kind, recipe.resolution)
             # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
             axes = principal_axes(x[:, torch.from_numpy(~out)]).single()
             strength = torch.full((1, len(relabelled)), strengths[fold, head])
-            w, b = solve(kind, axes, y[torch.from_numpy(~out)], strength)
+            w, b = solve(recipe.kind, axes, y[torch.from_numpy(~out)], strength)
             held_out = axes.project(x[:, torch.from_numpy(out)].float()) @ w + b
             scores[head][:, out] = held_out[0].T.numpy()
     return scores
@@ -326,7 +338,7 @@ def permutation_null(
     values: Float[np.ndarray, "head example feature"],
     held_out: HeldOut,
     probes: Probes,
-    kind: Kind,
+    recipe: Recipe,
     n_permutations: int,
     seed: int,
 ) -> dict[str, list[float]]:
@@ -336,19 +348,22 @@ def permutation_null(
         values: activations of the layers.
         held_out: labels, groups and folds.
         probes: of the true labels; lend their penalties.
-        kind: of probe.
+        recipe: how a probe is fitted.
         n_permutations: number of relabellings.
         seed: of the relabellings.
 
     Returns:
         For each layer the null's median `null`, its own `p`, the family-wise `p_max` against the
-        maximum over layers, and the false discovery rate `q`.
+        maximum over layers, and the false discovery rate `q`. Empty where no label can be
+        exchanged.
     """
     labels, folds = held_out.labels, held_out.folds
     relabelled = estimates.permuted_labels(labels, held_out.groups, n_permutations, seed)
+    if (relabelled == labels).all():
+        return {}
     # The true labels go first, so that the observed statistic comes from the very same fits.
     relabelled = np.concatenate([labels[None], relabelled])
-    scores = permutation_scores(values, relabelled, folds, probes.strengths, kind)
+    scores = permutation_scores(values, relabelled, folds, probes.strengths, recipe)
     statistic = [estimates.permutation_auroc(head, relabelled, folds) for head in scores]
     observed, null = np.array(statistic)[:, 0], np.array(statistic)[:, 1:].T
     p = np.array([estimates.permutation_p(float(o), null[:, i]) for i, o in enumerate(observed)])

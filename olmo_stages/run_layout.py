@@ -53,4 +53,4 @@ def _full_name(row: Measurement, analysis: str) -> str:
 
 def metric_name(text: str) -> str:
     """Return a metric name that W&B can filter and sort by."""
-    return re.sub(r"[^A-Za-z0-9_]+", "_", text.replace("->", "_to_")).strip("_")
+    return re.sub(r"\W+", "_", text.replace("->", "_to_")).strip("_")

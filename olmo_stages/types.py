@@ -116,6 +116,7 @@ class Activations:
         n_truncated: how many examples were cut from the left to fit the context.
         model_digest: identity of the weights.
         key: identity of this entry in the store.
+        dtype: precision of the forward pass; differences below it are rounding.
     """
 
     stage: Stage
@@ -129,6 +130,7 @@ class Activations:
     n_truncated: int
     model_digest: str
     key: str
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         expected = (len(self.layers), len(self.ids))

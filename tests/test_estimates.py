@@ -91,37 +91,68 @@ def test_interval_of_a_mean_is_close_to_students():
 
 
 def test_interval_at_the_bound_is_not_a_point():
-    low, high = estimates.bounded_interval(1.0, np.ones(1000), 50)
+    low, high = estimates.bounded_interval(1.0, np.ones(1000), 80, 50)
     assert low == pytest.approx(0.9287, abs=1e-4)
     assert high == 1.0
-
-
-def test_difference_of_two_perfect_scores_has_an_interval():
-    low, high = estimates.difference_interval(np.full(1000, np.nan), 50)
-    assert low == -high
-    assert high == pytest.approx(1 - 0.9287, abs=1e-4)
 
 
 def test_undefined_interval_is_nan():
     assert np.isnan(estimates.interval(np.ones(10), 1)).all()
 
 
-def test_labels_that_vary_within_groups_are_permuted_within_them():
-    labels = np.array([0, 1, 0, 1, 1, 1])
+def test_a_balanced_group_keeps_its_labels_or_swaps_them_all():
+    labels = np.array([0, 1, 1, 0, 0, 1])
     groups = ["a", "a", "b", "b", "b", "b"]
     relabelled = estimates.permuted_labels(labels, groups, 200, seed=0)
-    assert (relabelled[:, :2].sum(1) == 1).all()
-    assert (relabelled[:, 2:].sum(1) == 3).all()
-    assert (relabelled != labels).any()
+    for members in ([0, 1], [2, 3, 4, 5]):
+        own = relabelled[:, members] == labels[members]
+        assert set(own.all(1) | (~own).all(1)) == {True}
+        assert 0.3 < own.all(1).mean() < 0.7
+    assert (relabelled.sum(1) == 3).all()
 
 
-def test_groups_of_one_label_exchange_it_as_blocks():
-    labels = np.array([0, 0, 1, 1, 1, 0])
-    groups = ["a", "a", "b", "b", "c", "d"]
+def test_an_unequal_group_is_permuted_within_itself_and_counted():
+    labels = np.array([0, 1, 1, 1, 0, 1])
+    groups = ["a", "a", "a", "a", "b", "b"]
     relabelled = estimates.permuted_labels(labels, groups, 200, seed=0)
-    assert (relabelled[:, 0] == relabelled[:, 1]).all()
-    assert (relabelled[:, 2] == relabelled[:, 3]).all()
-    assert (relabelled[:, [0, 2, 4, 5]].sum(1) == 2).all()
+    assert (relabelled[:, :4].sum(1) == 3).all()
+    assert len({tuple(row) for row in relabelled[:, :4]}) == 4
+    assert estimates.unequal_groups(labels, groups) == 1
+
+
+def test_groups_of_one_label_exchange_it_with_groups_of_their_size():
+    labels = np.array([0, 0, 1, 1, 1, 0, 1, 1, 1])
+    groups = ["a", "a", "b", "b", "c", "d", "e", "e", "e"]
+    relabelled = estimates.permuted_labels(labels, groups, 200, seed=0)
+    for pair in ([0, 1], [2, 3], [6, 7], [7, 8]):
+        assert (relabelled[:, pair[0]] == relabelled[:, pair[1]]).all()
+    assert (relabelled[:, [0, 2]].sum(1) == 1).all()
+    assert (relabelled[:, [4, 5]].sum(1) == 1).all()
+    assert (relabelled[:, 6] == 1).all()  # nobody else has three examples
+    assert (relabelled.sum(1) == labels.sum()).all()
+
+
+def test_where_nothing_can_be_exchanged_the_labels_stay():
+    labels, groups = np.array([0, 1, 1]), ["a", "b", "b"]
+    assert (estimates.permuted_labels(labels, groups, 50, seed=0) == labels).all()
+
+
+def test_paraphrases_are_no_evidence_of_their_own():
+    """Duplicating every example changes neither the statistic nor its null."""
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(40) % 2, [str(i // 4) for i in range(40)]
+    scores, folds = rng.normal(size=40), np.zeros(40, dtype=int)
+    p = {}
+    for times in (1, 4):
+        index = np.repeat(np.arange(40), times)
+        y = labels[index]
+        relabelled = estimates.permuted_labels(y, [groups[i] for i in index], 500, seed=0)
+        null = estimates.permutation_auroc(
+            np.tile(scores[index], (500, 1)), relabelled, folds[index]
+        )
+        observed = estimates.permutation_auroc(scores[None, index], y[None], folds[index])
+        p[times] = estimates.permutation_p(float(observed[0]), null)
+    assert p[4] == pytest.approx(p[1])
 
 
 def test_permutation_auroc_of_one_labelling_is_auroc():

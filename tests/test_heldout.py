@@ -56,6 +56,21 @@ def test_two_perfect_scores_differ_by_an_unknown_little_and_equal_ones_by_nothin
     assert (noise - noise).interval(0) == (0, 0)
 
 
+def test_a_perfect_score_is_judged_by_the_groups_of_the_rarer_class():
+    labels = np.array([1] * 5 + [0] * 95)
+    groups = tuple(map(str, range(100)))
+    data = HeldOut(labels, groups, np.zeros(100, dtype=int), np.ones((10, 100)))
+    low, high = data.auroc((labels - 0.5)[None]).interval(0)
+    assert high == 1.0
+    assert low == pytest.approx(0.566, abs=1e-3)  # Wilson, 5 of 5; of 100 it would be 0.963
+
+
+def test_an_undefined_value_has_no_interval():
+    data = held_out()
+    undefined = Estimate(np.array([np.nan]), np.full((300, 1), np.nan), 80, 20, 20)
+    assert np.isnan((data.auroc(np.zeros((1, 80))) - undefined).interval(0)).all()
+
+
 def test_balanced_accuracy_of_constant_scores_is_half():
     assert held_out().balanced_accuracy(np.zeros((1, 80))).value[0] == 0.5
 
@@ -74,7 +89,7 @@ def test_log_loss_of_no_knowledge_is_ln_2():
 
 
 def test_rows_carry_interval_counts_and_layer():
-    estimate = Estimate(np.array([0.7, 0.8]), np.array([[0.6, 0.7], [0.8, 0.9]]), 80, 20)
+    estimate = Estimate(np.array([0.7, 0.8]), np.array([[0.6, 0.7], [0.8, 0.9]]), 80, 20, 20)
     where = Where("think_sft", "base", (3, 4), ("full_attention", "sliding_attention"), seed=5)
     first, second = where.rows("auroc", "probe", estimate, p=[0.1, None])
     assert (first.layer, second.layer) == (3, 4)

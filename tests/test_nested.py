@@ -167,7 +167,9 @@ def test_permutation_scores_of_the_true_labels_are_the_probes_own():
     outer = folds(examples, 5)
     for kind in ("logistic", "lda", "mean_difference"):
         probes = cross_validate(x, labels, outer, recipe(examples, kind))
-        again = permutation_scores(x, labels[None], outer, probes.strengths, kind)[:, 0]
+        again = permutation_scores(
+            x, labels[None], outer, probes.strengths, recipe(examples, kind)
+        )[:, 0]
         # Refits stop at a rough tolerance, which moves a logit by about 0.005 at this penalty.
         assert again == pytest.approx(probes.score(x), abs=5e-2), kind
 
@@ -183,7 +185,7 @@ def test_permutation_p_of_noise_is_calibrated():
             labels[None],
             estimates.permuted_labels(labels, [e.group for e in examples], 39, seed),
         ])
-        scores = permutation_scores(x, relabelled, outer, probes.strengths, "logistic")[0]
+        scores = permutation_scores(x, relabelled, outer, probes.strengths, recipe(examples))[0]
         statistic = estimates.permutation_auroc(scores, relabelled, outer)
         small += estimates.permutation_p(statistic[0], statistic[1:]) <= 0.1
     # Binomial(200, 0.1): mean 20, standard deviation 4.2; four of them on both sides.
@@ -199,7 +201,7 @@ def test_permutation_p_of_a_signal_is_small():
         labels[None],
         estimates.permuted_labels(labels, [e.group for e in examples], 99, 0),
     ])
-    scores = permutation_scores(x, relabelled, outer, probes.strengths, "logistic")[0]
+    scores = permutation_scores(x, relabelled, outer, probes.strengths, recipe(examples))[0]
     statistic = estimates.permutation_auroc(scores, relabelled, outer)
     assert estimates.permutation_p(statistic[0], statistic[1:]) == 0.01
 

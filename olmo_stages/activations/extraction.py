@@ -271,6 +271,7 @@ class Source:
             n_truncated=entry.manifest["n_truncated"],
             model_digest=work.identity.weights,
             key=entry.manifest["entry_key"],
+            dtype=work.identity.dtype,
         )
 
 

@@ -10,20 +10,29 @@ Source:
     al. 2024, 2407.12831 (affirmative and negated statements).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import ClassVar, cast, get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from olmo_stages.controls import bag_of_tokens, control_labels
+from olmo_stages.controls import bag_of_tokens, control_labels, control_types
 from olmo_stages.data.splits import example_folds, folds
-from olmo_stages.errors import ConfigError
+from olmo_stages.errors import ConfigError, DataError
+from olmo_stages.estimates import unequal_groups
 from olmo_stages.figures import layer_curves
 from olmo_stages.heldout import Estimate, HeldOut, Where
-from olmo_stages.nested import Kind, Probes, Recipe, cross_validate, fit, permutation_null
+from olmo_stages.nested import (
+    RESOLUTION,
+    Kind,
+    Probes,
+    Recipe,
+    cross_validate,
+    fit,
+    permutation_null,
+)
 from olmo_stages.progress import progress
 from olmo_stages.types import (
     EMBEDDING_LAYER,
@@ -87,6 +96,8 @@ class Probe:
                 raise ConfigError(
                     f"analysis.{option}={getattr(self, option)} is too small; give at least {least}"
                 )
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ConfigError(f"analysis.layers={list(self.layers)} names a layer twice")
         if self.n_permutations < 0:
             raise ConfigError(
                 f"analysis.n_permutations={self.n_permutations} is negative; 0 = none"
@@ -103,10 +114,14 @@ class Probe:
         return _Run(self, stage, reference, activations, seed).result()
 
 
+def fewest_groups(examples: Sequence[Example]) -> int:
+    """Number of groups in which the rarer class occurs."""
+    return min(len({e.group for e in examples if e.label == label}) for label in (0, 1))
+
+
 def largest_fold_count(examples: Sequence[Example], wanted: int) -> int:
     """`wanted`, or the smaller number of groups that the rarer class has."""
-    per_class = [len({e.group for e in examples if e.label == label}) for label in (0, 1)]
-    return max(2, min(wanted, *per_class))
+    return max(2, min(wanted, fewest_groups(examples)))
 
 
 class _Run:
@@ -124,6 +139,16 @@ class _Run:
         self.examples = source.examples
         self.warnings: list[str] = []
         n_folds = largest_fold_count(self.examples, options.n_folds)
+        if n_folds < 3:
+            raise DataError(
+                "a class occurs in 2 groups only; nested cross-validation needs at least 3 groups "
+                "of each class"
+            )
+        if fewest_groups(self.examples) < 10:
+            self.warnings.append(
+                f"a class occurs in {fewest_groups(self.examples)} groups; intervals over fewer "
+                "than 10 groups are rough"
+            )
         if n_folds < options.n_folds:
             self.warnings.append(
                 f"{n_folds} outer folds instead of {options.n_folds}: a class has {n_folds} groups"
@@ -149,17 +174,22 @@ class _Run:
             layers=layers,
         )
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self, features: Activations | None) -> Recipe:
+        """How to fit probes to activations, or to exact features such as counts."""
+
         def split(chosen: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " chosen"]:
             subset = [self.examples[i] for i in chosen]
             return folds(subset, largest_fold_count(subset, self.options.n_inner))
 
-        return Recipe(
+        recipe = Recipe(
             cast("Kind", self.options.kind), tuple(map(float, self.options.strengths)), split
         )
+        return (
+            recipe if features is None else replace(recipe, resolution=RESOLUTION[features.dtype])
+        )
 
-    def _probes(self, values: Float[np.ndarray, "head example feature"]) -> Probes:
-        return cross_validate(values, self.held_out.labels, self.folds, self._recipe())
+    def _probes(self, acts: Activations) -> Probes:
+        return cross_validate(acts.values, self.held_out.labels, self.folds, self._recipe(acts))
 
     def result(self) -> Result:
         """Everything, in the order in which a reader asks for it."""
@@ -177,7 +207,7 @@ class _Run:
         return self._assemble()
 
     def _score(self) -> None:
-        self.probes = self._probes(self.acts.values)
+        self.probes = self._probes(self.acts)
         self.scores = self.probes.score(self.acts.values)
         self.auroc = self.held_out.auroc(self.scores)
         self.accuracy = self.held_out.balanced_accuracy(self.scores)
@@ -185,91 +215,114 @@ class _Run:
         self.best = int(self.probes.validation.mean(0).argmin())
 
     def _baselines(self) -> None:
-        embedding = self._activations(self.stage, (EMBEDDING_LAYER,))
         lengths = np.array([[[len(ids)] for ids in self.acts.token_ids]], dtype=np.float32)
-        features = {
-            "length": lengths,
-            "bag_of_tokens": bag_of_tokens(self.acts.token_ids),
-            "embedding": embedding.values,
-        }
         self.baselines: dict[str, Estimate] = {}
-        for name, values in features.items():
-            self.baselines[name] = self.held_out.auroc(self._probes(values).score(values))
+        exact = {"length": lengths, "bag_of_tokens": bag_of_tokens(self.acts.token_ids)}
+        for name, values in exact.items():
+            probes = cross_validate(values, self.held_out.labels, self.folds, self._recipe(None))
+            self.baselines[name] = self.held_out.auroc(probes.score(values))
+        read = {"embedding": self._activations(self.stage, (EMBEDDING_LAYER,))}
         if self.options.random_init:
-            values = self._activations(replace(self.stage, random_init=self.seed)).values
-            self.baselines["random_init"] = self.held_out.auroc(self._probes(values).score(values))
+            read["random_init"] = self._activations(replace(self.stage, random_init=self.seed))
+        for name, acts in read.items():
+            self.baselines[name] = self.held_out.auroc(self._probes(acts).score(acts.values))
 
     def _control(self) -> None:
-        groups = [e.group for e in self.examples]
-        types = groups
-        if max(Counter(groups).values()) < 2:
-            types = [f"token {ids[-1]}" for ids in self.acts.token_ids]
-            self.warnings.append("every group has one example: control task by last token instead")
-        samples: list[Estimate] = []
-        for control in range(self.options.n_controls):
-            labels = control_labels(types, f"{self.seed}:{control}")
-            relabelled = [
-                replace(e, label=int(label), group=kind)
-                for e, label, kind in zip(self.examples, labels, types, strict=True)
-            ]
-            outer = example_folds(relabelled, self.options.n_folds)
-            recipe = replace(
-                self._recipe(),
-                split_inner=lambda chosen, pool=relabelled: example_folds(
-                    [pool[i] for i in chosen], self.options.n_inner
-                ),
+        self.control: Estimate | None = None
+        found = control_types([e.group for e in self.examples], self.acts.token_ids)
+        if found is None:
+            self.warnings.append(
+                "no control task and no selectivity: neither groups nor tokens repeat enough"
             )
-            probes = cross_validate(self.acts.values, labels, outer, recipe)
-            held_out = replace(self.held_out, labels=labels, folds=outer)
-            samples.append(held_out.balanced_accuracy(probes.score(self.acts.values)))
+            return
+        name, types = found
+        if name != "group":
+            self.warnings.append(f"groups hardly repeat: the control task is about the {name}")
+        tasks = [self._control_task(types, task) for task in range(self.options.n_controls)]
         self.control = replace(
-            samples[0],
-            value=np.mean([s.value for s in samples], axis=0),
-            samples=np.mean([s.samples for s in samples], axis=0),
+            tasks[0],
+            value=np.mean([task.value for task in tasks], axis=0),
+            samples=np.mean([task.samples for task in tasks], axis=0),
         )
+
+    def _control_task(self, types: Sequence[str], task: int) -> Estimate:
+        """Balanced accuracy on labels by type, each type being met in training."""
+        labels = control_labels(types, f"{self.seed}:{task}")
+        chosen = labels >= 0
+        relabelled = [
+            replace(e, label=max(int(label), 0), group=kind)
+            for e, label, kind in zip(self.examples, labels, types, strict=True)
+        ]
+        outer = np.full(len(labels), -1)
+        pool = [e for e, c in zip(relabelled, chosen, strict=True) if c]
+        outer[chosen] = example_folds(pool, min(self.options.n_folds, len(pool)))
+        recipe = replace(
+            self._recipe(self.acts),
+            split_inner=lambda rows: example_folds(
+                [relabelled[i] for i in rows], self.options.n_inner
+            ),
+        )
+        labels = np.maximum(labels, 0)
+        probes = cross_validate(self.acts.values, labels, outer, recipe, train=chosen)
+        held_out = replace(self.held_out, labels=labels, folds=outer)
+        return held_out.balanced_accuracy(probes.score(self.acts.values))
 
     def _null(self) -> None:
         self.p: dict[str, list[float]] = {}
         if not self.options.n_permutations:
             self.warnings.append("no permutation null was run: analysis.n_permutations=0")
             return
+        unequal = unequal_groups(self.held_out.labels, self.held_out.groups)
+        if unequal:
+            self.warnings.append(
+                f"{unequal} groups hold both labels unequally often; their examples were permuted "
+                "one by one, so p is too small if they are paraphrases of one another"
+            )
         self.p = permutation_null(
             self.acts.values,
             self.held_out,
             self.probes,
-            cast("Kind", self.options.kind),
+            self._recipe(self.acts),
             self.options.n_permutations,
             self.seed,
         )
+        if not self.p:
+            self.warnings.append(
+                "no permutation p: groups of one label exchange it with groups of the same size, "
+                "and here no such group has the other label"
+            )
 
     def _polarities(self) -> None:
         self.polarity: dict[str, Estimate] = {}
         kinds = np.array([e.polarity for e in self.examples])
         names = sorted(set(kinds) - {""})
-        labels = self.held_out.labels
-        for source in names if len(names) > 1 else []:
-            for target in names:
-                train, test = kinds == source, kinds == target
-                if source == target or min(len(set(labels[m])) for m in (train, test)) < 2:
-                    continue
+        for source, target in permutations(names, 2):
+            try:
                 probes = cross_validate(
-                    self.acts.values, labels, self.folds, self._recipe(), train=train, test=test
+                    self.acts.values,
+                    self.held_out.labels,
+                    self.folds,
+                    self._recipe(self.acts),
+                    train=kinds == source,
+                    test=kinds == target,
                 )
-                held_out = replace(self.held_out, folds=probes.folds)
-                scores = probes.score(self.acts.values)
-                self.polarity[f"{source}->{target}"] = held_out.auroc(scores)
+            except DataError as error:
+                self.warnings.append(f"{source}->{target} left out: {error}")
+                continue
+            held_out = replace(self.held_out, folds=probes.folds)
+            self.polarity[f"{source}->{target}"] = held_out.auroc(probes.score(self.acts.values))
 
     def _compare(self) -> None:
         """Paired difference from the reference, and transfer in both directions."""
         assert self.other is not None
         assert self.reference is not None
         other = self.other
-        probes = self._probes(other.values)
+        probes = self._probes(other)
         scores = probes.score(other.values)
         theirs = self.held_out.auroc(scores)
-        difference = self.nested - self.held_out.auroc(probes.of_best_layer(scores))
+        self.difference = self.nested - self.held_out.auroc(probes.of_best_layer(scores))
         self.rows += replace(self.versus, layers=(None,), layer_types=("",)).rows(
-            "auroc_difference", "best_layer", difference
+            "auroc_difference", "best_layer", self.difference
         )
         self._warn_about_pair(other)
         if other.layers != self.acts.layers:
@@ -277,12 +330,11 @@ class _Run:
                 f"{self.reference.label} has other layers: no difference or transfer by layer"
             )
             return
-        self.difference = self.auroc - theirs
         self.rows += self.versus.rows("auroc", "reference", theirs)
         self.rows += self.versus.rows(
             "balanced_accuracy", "reference", self.held_out.balanced_accuracy(scores)
         )
-        self.rows += self.versus.rows("auroc_difference", self.options.name, self.difference)
+        self.rows += self.versus.rows("auroc_difference", self.options.name, self.auroc - theirs)
         if other.values.shape[2] != self.acts.values.shape[2]:
             self.warnings.append(
                 f"d_model {self.acts.values.shape[2]} and {other.values.shape[2]}: no transfer"
@@ -341,14 +393,14 @@ class _Run:
         name, where = self.options.name, self.where
         whole = replace(where, layers=(None,), layer_types=("",))
         embedding = replace(where, layers=(EMBEDDING_LAYER,), layer_types=("embedding",))
-        selectivity = self.accuracy - self.control
         notes = self._notes()
         rows = where.rows("auroc", name, self.auroc, note=notes, **self.p)
         rows += where.rows("balanced_accuracy", name, self.accuracy)
         if self.options.kind == "logistic":
             rows += where.rows("log_loss", name, self.held_out.log_loss(self.scores))
-        rows += where.rows("balanced_accuracy", "control", self.control)
-        rows += where.rows("selectivity", name, selectivity)
+        if self.control is not None:
+            rows += where.rows("balanced_accuracy", "control", self.control)
+            rows += where.rows("selectivity", name, self.accuracy - self.control)
         rows += whole.rows("auroc", "best_layer", self.nested)
         places = {"embedding": embedding, "random_init": where}
         for baseline, estimate in self.baselines.items():
@@ -361,7 +413,7 @@ class _Run:
             self.acts.values,
             self.held_out.labels,
             np.ones(len(self.examples), dtype=bool),
-            self._recipe(),
+            self._recipe(self.acts),
         )
         return Result(
             measurements=tuple(rows),
@@ -380,13 +432,11 @@ class _Run:
                     chance=0.5,
                 )
             },
-            headline=self._headline(selectivity, notes),
+            headline=self._headline(notes),
             warnings=tuple(self.warnings),
         )
 
-    def _headline(
-        self, selectivity: Estimate, notes: list[str]
-    ) -> dict[str, str | float | int | None]:
+    def _headline(self, notes: list[str]) -> dict[str, str | float | int | None]:
         best = self.best
         low, high = self.nested.interval(0)
         headline: dict[str, str | float | int | None] = {
@@ -394,11 +444,13 @@ class _Run:
             "auroc": float(self.nested.value[0]),
             "95 % interval": f"{low:.3f}-{high:.3f}",
             "p (max)": self.p["p_max"][best] if self.p else None,
-            "selectivity": float(selectivity.value[best]),
+            "selectivity": None
+            if self.control is None
+            else float((self.accuracy - self.control).value[best]),
         }
         if self.difference is not None:
-            low, high = self.difference.interval(best)
-            value = float(self.difference.value[best])
+            low, high = self.difference.interval(0)
+            value = float(self.difference.value[0])
             headline["auroc - reference"] = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
         headline["note"] = notes[best]
         return headline

@@ -1,7 +1,8 @@
 """What the labels of somebody's file mean."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from olmo_stages.data.readers import Row, Table
@@ -56,13 +57,36 @@ def meanings(table: Table, column: str, labels: Labels) -> "Meanings":
     else:
         known = LABELS
     names = table.class_names.get(column, ())
-    found = Meanings(table, column, known, names, others_negative=labels.positive is not None)
+    by_name = _by_name(table, labels, known, names)
+    found = Meanings(
+        table, column, known, names, by_name, others_negative=labels.positive is not None
+    )
     if labels.positive is not None and not any(found(row) for row in table.rows):
         raise DataError(
             f"{table.source}: no row has the label data.positive={labels.positive}; "
             f"column {column!r} holds {found.listing()}"
         )
     return found
+
+
+def _by_name(table: Table, labels: Labels, known: Mapping[str, int], names: Sequence[str]) -> bool:
+    """Whether `known` speaks of the names of classes rather than of their indices.
+
+    Raises:
+        DataError: it may speak of either, and they differ.
+    """
+    called = [_normal(name) for name in names]
+    if labels.positive is None and labels.label_map is None:
+        return bool(called) and all(name in known for name in called)
+    if not called or not all(key in called for key in known):
+        return False
+    clash = [k for k in known if k.isdecimal() and int(k) < len(called) and called[int(k)] != k]
+    if clash:
+        raise DataError(
+            f"{table.source}: label {clash[0]} is the name of one class and the index of another "
+            f"(classes {', '.join(names)}); give the data a column of plain labels"
+        )
+    return True
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,7 @@ class Meanings:
     column: str
     known: Mapping[str, int]
     names: tuple[str, ...]
+    by_name: bool
     others_negative: bool
 
     def __call__(self, row: Row) -> int:
@@ -102,7 +127,7 @@ class Meanings:
         return shown + (", ..." if len(values) > 6 else "")
 
     def _forms(self, raw: object) -> list[str]:
-        return [_normal(raw), *map(_normal, self._name(raw))]
+        return [_normal(name) for name in self._name(raw)] if self.by_name else [_normal(raw)]
 
     def _name(self, raw: object) -> tuple[str, ...]:
         # Of one name, where the labels are indices of named classes.
@@ -124,4 +149,5 @@ def plain(value: object) -> str:
 
 
 def _normal(value: object) -> str:
-    return plain(value).casefold()
+    # As "1.0" a csv has what was 1 before a label was missing.
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", plain(value).casefold())

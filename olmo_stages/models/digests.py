@@ -9,6 +9,7 @@ from typing import Any
 
 from olmo_stages.errors import ModelError
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 RANDOM_INIT_VERSION = "transformers-init-weights-1"
 """Which initialisation `random_init` means; raise it when that changes."""
@@ -35,14 +36,17 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
-    """List the safetensors files that hold the weights; the index decides where there is one.
+    """List the safetensors files that transformers would load, in its order of preference.
 
-    Some released revisions carry a second set of shards that their index does not name.
+    `model.safetensors` comes before an index, and an index before other files: some released
+    revisions carry a second set of shards that their index does not name.
 
     Raises:
         ModelError: no safetensors file, or one that the index names is missing.
     """
-    if (path / INDEX).is_file():
+    if (path / SINGLE).is_file():
+        names = [SINGLE]
+    elif (path / INDEX).is_file():
         names = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
     else:
         names = sorted(file.name for file in path.glob("*.safetensors"))

@@ -69,8 +69,8 @@ def test_finds_the_concept_in_the_layer_that_has_it():
 
 def test_shuffled_labels_are_at_chance():
     source = concept({"think_sft": 4})
-    rng = np.random.default_rng(1)
-    flips = rng.integers(0, 2, len(source.examples) // 2)
+    # One of the two pairs of each group is turned round, so that half of the labels are right.
+    flips = np.random.default_rng(1).permuted(np.tile([0, 1], (30, 1)), axis=1).ravel()
     shuffled = tuple(
         replace(e, label=int((e.label + flips[i // 2]) % 2)) for i, e in enumerate(source.examples)
     )
@@ -243,6 +243,12 @@ def test_figure_is_plotly_json():
 def test_few_groups_lower_the_number_of_folds_and_say_so():
     result = probe()(THINK, None, concept({"think_sft": 6}, n_groups=4, per_group=10), 0)
     assert any("4 outer folds instead of 5" in w for w in result.warnings)
+    assert any("fewer than 10 groups are rough" in w for w in result.warnings)
+
+
+def test_two_groups_a_class_are_too_few():
+    with pytest.raises(DataError, match="at least 3 groups"):
+        probe()(THINK, None, concept({}, n_groups=2, per_group=10), 0)
 
 
 def test_one_class_only_is_an_error():
@@ -261,6 +267,7 @@ def test_one_class_only_is_an_error():
         ("n_folds", 1, "n_folds=1"),
         ("strengths", [0.0], "positive"),
         ("n_permutations", -1, "negative"),
+        ("layers", [2, 2], "twice"),
     ],
 )
 def test_an_unusable_option_is_one_line_with_the_remedy(option, value, message):
@@ -269,10 +276,51 @@ def test_an_unusable_option_is_one_line_with_the_remedy(option, value, message):
     assert "\n" not in str(error.value)
 
 
+def test_without_groups_the_control_task_is_about_a_token_that_repeats():
+    examples = tuple(
+        Example(id=str(i), group=str(i), label=i % 2, text=f"t {i}") for i in range(80)
+    )
+    x = np.random.default_rng(0).normal(size=(1, 80, 6))
+    tokens = tuple((i // 2 % 10, 50 + i, 7) for i in range(80))
+    result = probe()(THINK, None, FakeSource(examples, lambda _: x, tokens), 0)
+    assert any("about the first token" in w for w in result.warnings)
+    assert rows(result, "selectivity", "probe")[0].ci_low is not None
+    # Every text ends alike and begins anew: there is nothing to remember, and nothing is reported.
+    tokens = tuple((100 + i, 200 + i, 7) for i in range(80))
+    result = probe()(THINK, None, FakeSource(examples, lambda _: x, tokens), 0)
+    assert any("no control task and no selectivity" in w for w in result.warnings)
+    assert not [m for m in result.measurements if m.metric == "selectivity"]
+    assert result.headline["selectivity"] is None
+
+
+def test_rounding_of_a_constant_feature_is_no_signal():
+    """A last token that is the same everywhere differs by rounding, which may follow the length."""
+    examples = tuple(grouped_examples(30))
+    labels = np.array([e.label for e in examples])
+    x = 1 + 1e-7 * (labels[:, None] + 0.1 * np.random.default_rng(0).normal(size=(120, 6)))
+    result = probe()(THINK, None, FakeSource(examples, lambda _: x[None]), 0)
+    assert rows(result, "auroc", "probe")[0].value == 0.5
+    loud = probe()(THINK, None, FakeSource(examples, lambda _: 1 + 1e4 * (x[None] - 1)), 0)
+    assert rows(loud, "auroc", "probe")[0].value > 0.9
+
+
+def test_p_is_left_out_where_no_label_can_be_exchanged():
+    examples = tuple(
+        Example(id=f"{g}-{i}", group=f"g{g}", label=g % 2, text=f"t {g} {i}")
+        for g in range(12)
+        for i in range(2 + g % 2)
+    )
+    x = np.random.default_rng(0).normal(size=(1, len(examples), 4))
+    result = probe()(THINK, None, FakeSource(examples, lambda _: x), 0)
+    assert rows(result, "auroc", "probe")[0].p is None
+    assert any("no permutation p" in w for w in result.warnings)
+
+
 def test_control_labels_are_balanced_by_type_and_change_with_the_salt():
-    types = [f"g{i // 3}" for i in range(60)]
+    types = [*(f"g{i // 3}" for i in range(60)), "once"]
     labels = control_labels(types, "0")
-    assert labels.sum() == 30
+    assert labels[-1] == -1
+    assert labels[:-1].sum() == 30
     assert all(len(set(labels[3 * i : 3 * i + 3])) == 1 for i in range(20))
     assert (labels != control_labels(types, "1")).any()
 

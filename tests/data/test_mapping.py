@@ -157,6 +157,25 @@ def test_names_of_classes_serve_as_labels():
     refused("holds 0 = World, 2 = Tech", *rows, class_names=names)
 
 
+def test_names_of_classes_that_are_labels_themselves_decide():
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+    swapped = {"label": ("true", "false")}
+    assert [e.label for e in read(*rows, class_names=swapped)] == [1, 0]
+
+
+def test_a_label_that_is_a_name_of_one_class_and_the_index_of_another_is_refused():
+    rows = [{"text": str(i), "label": i} for i in range(5)]
+    stars = {"label": ("1", "2", "3", "4", "5")}
+    with pytest.raises(DataError, match="name of one class and the index of another"):
+        read(*rows, labels=Labels(positive=1), class_names=stars)
+
+
+def test_a_csv_column_of_floats_means_its_integers():
+    rows = [{"text": "a", "label": "1.0"}, {"text": "b", "label": "0.0"}]
+    assert [e.label for e in read(*rows)] == [1, 0]
+    assert [e.label for e in read(*rows, labels=Labels(positive=0))] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

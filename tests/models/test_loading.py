@@ -163,6 +163,9 @@ def test_locate_refuses_a_shard_that_the_index_names_and_is_missing(copy, tmp_pa
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (copy / digests.INDEX).write_text(json.dumps(index))
     (copy / "model-1.safetensors").touch()
+    # transformers loads the single file and does not look at the index.
+    assert [file.name for file in digests.weight_files(copy)] == ["model.safetensors"]
+    (copy / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model-2.safetensors is named by"):
         locate(stage(copy), tmp_path)
 
