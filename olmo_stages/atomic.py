@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, whoever is killed while writing them."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -135,8 +136,9 @@ def _swap(temporary: Path, folder: Path, old: Path) -> None:
     for _ in range(_RETRIES):
         try:
             temporary.rename(folder)
-        except OSError:
-            if not folder.exists():
+        except OSError as error:
+            # Not by asking whether the folder is there: the next writer may just have moved it.
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
         else:
             return
