@@ -39,12 +39,12 @@ def main() -> None:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     add_help_option=False,
 )
-def run(context: typer.Context) -> None:
+def run(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Run an analysis, or sweep with -m: the same as `python run.py`."""
     from olmo_stages import launch
 
     sys.argv[0] = "olmo-stages run"
-    launch.main(context.args)
+    launch.main(arguments or [])
 
 
 @app.command()
@@ -143,18 +143,22 @@ def store_verify(cache: Cache = None) -> None:
     found = default_store(cache_folder(cache))
     rows = verify(found)
     show_entries(rows, found.root, "empty")
-    if any(row.state not in {"complete", "unfinished", "in use"} for row in rows):
+    if any(row.problem for row in rows):
+        typer.echo("remove what is damaged: olmo-stages store gc --damaged")
         raise typer.Exit(1)
 
 
 @store.command("gc")
 def store_gc(
     older_than_days: Annotated[
-        float | None, typer.Option(help="Remove entries not used for so many days.")
+        float | None, typer.Option(min=0, help="Remove entries not used for so many days.")
     ] = None,
     max_gb: Annotated[
-        float | None, typer.Option(help="Then the least recently used, down to so many GB.")
+        float | None, typer.Option(min=0, help="Then the least recently used, down to so many GB.")
     ] = None,
+    damaged: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--damaged", help="Read every entry and remove the damaged ones.")
+    ] = False,
     cache: Cache = None,
 ) -> None:
     """Remove leftovers of killed writers and, with limits, old entries; never one in use."""
@@ -165,5 +169,5 @@ def store_gc(
 
     found = default_store(cache_folder(cache))
     limit = None if max_gb is None else int(max_gb * 1e9)
-    removed = gc(found, older_than_days=older_than_days, max_bytes=limit)
+    removed = gc(found, older_than_days=older_than_days, max_bytes=limit, damaged=damaged)
     show_entries(removed, found.root, "nothing to remove")

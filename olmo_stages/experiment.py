@@ -1,8 +1,10 @@
 """The page to read first: one job, from activations to a result that is on disk and tracked."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,10 +12,10 @@ from olmo_stages import records
 from olmo_stages.activations.extraction import Source
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
-from olmo_stages.errors import ConfigError
+from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.models.compute import Compute
-from olmo_stages.records import Job
-from olmo_stages.stages import MINIATURE, lookup
+from olmo_stages.records import Job, Recorded
+from olmo_stages.stages import MINIATURE, catalogue, lookup
 from olmo_stages.tracking import Tracker
 from olmo_stages.types import Analysis, Result, Stage
 
@@ -80,6 +82,10 @@ class Experiment:
     cache: str | None
     sweep: str | None
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} is negative; give 0 or more")
+
     def run(self, config: Mapping[str, Any]) -> Outcome:
         """Ask for activations, analyse, record, track.
 
@@ -102,8 +108,8 @@ class Experiment:
             self.identity(source, reference),
         )
         folder = job.folder(Path(self.outputs))
-        cached = records.is_finished(folder) and not self.force
-        if not cached:
+        found = None if self.force else _finished(folder)
+        if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
             provenance = records.provenance(
                 job=job.describe(),
@@ -118,9 +124,9 @@ class Experiment:
                 },
             )
             records.write(folder, result, provenance)
-        result = records.read(folder).result
+        result = (found or records.read(folder)).result
         tracked = self.tracking.record(job, result, folder, group=self.sweep or "", config=config)
-        return Outcome(job, result, folder, cached, tracked, time.perf_counter() - clock)
+        return Outcome(job, result, folder, found is not None, tracked, time.perf_counter() - clock)
 
     def reference_stage(self) -> Stage | None:
         """The other side of a comparison, or None for a stage without one.
@@ -134,15 +140,36 @@ class Experiment:
         if wanted == "parent":
             return self.model.parent
         if wanted == "base":
-            root = self.model.lineage()[0]
-            return None if root is self.model else root
+            return self._base()
         assert wanted is not None
+        names = ("parent", "base", "none", *(name for name in catalogue() if name != "base"))
+        if (name := wanted.partition("@")[0]) not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(
+                f"reference={wanted} does not exist; choose from {', '.join(names)}{hint}"
+            )
         stage = lookup(wanted, self.size)
         if stage == self.model:
             raise ConfigError(
                 f"reference={wanted} is the stage itself; choose another, or reference=none"
             )
         return stage
+
+    def _base(self) -> Stage | None:
+        """The released root of the lineage; a revision of the root is compared with it too.
+
+        Raises:
+            ConfigError: the stage has no lineage.
+        """
+        root = self.model.lineage()[0]
+        if root.size not in catalogue().get(root.name, {"sources": ()})["sources"]:
+            raise ConfigError(
+                f"reference=base: stage {root.label} has no lineage; say what it was trained from "
+                "with model.parent=STAGE, or name the reference, e.g. reference=base@main"
+            )
+        base = lookup(root.name, root.size)
+        return None if base == self.model else base
 
     def identity(self, source: Source, reference: Stage | None) -> dict[str, Any]:
         """Everything that changes a number of this job, and nothing else."""
@@ -154,3 +181,14 @@ class Experiment:
             "activations": asdict(source.identity(self.model)),
             "reference": None if reference is None else asdict(source.identity(reference)),
         }
+
+
+def _finished(folder: Path) -> Recorded | None:
+    """The result that is there already; None if there is none, or a damaged one."""
+    if not records.is_finished(folder):
+        return None
+    try:
+        return records.read(folder)
+    except StoreError as error:
+        logging.getLogger(__name__).warning("%s (done again now)", error)
+        return None

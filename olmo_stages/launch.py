@@ -5,6 +5,8 @@ on another machine. A failing job of a sweep never takes others with it; the las
 code tell of it.
 """
 
+import contextlib
+import errno
 import os
 import re
 import sys
@@ -14,20 +16,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from olmo_stages.atomic import safe_name
-from olmo_stages.errors import ConfigError, OlmoStagesError
+from olmo_stages import command
+from olmo_stages.atomic import disk_trouble
+from olmo_stages.errors import ConfigError, OlmoStagesError, StoreError
 from olmo_stages.stages import conf_folder, searching
 from olmo_stages.statuses import Status, read_statuses, write_status
 
@@ -35,17 +37,14 @@ from olmo_stages.statuses import Status, read_statuses, write_status
 # (a sweep of several processes, a shared machine) that makes each up to thirty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Where, how and under what name a job runs; none of it changes what is run.
-_EXECUTION = re.compile(
-    r"^[+~]*(force|sweep|outputs|cache|tracking\b.*|compute\.(device|token_budget|threads)|hydra\b.*)="
-)
-_OVERRIDE = re.compile(r"^([+~]{0,2}[\w./@-]+=|~)")
+_KNOWN = (OlmoStagesError, HydraException, OmegaConfBaseException, OSError)
 
 
 @dataclass
 class _Launch:
     """What the launching process remembers of what it launched."""
 
+    arguments: Sequence[str] = ()
     sweep: Path | None = None
     error: BaseException | None = None
 
@@ -56,10 +55,13 @@ _launch = _Launch()
 class RememberSweep(Callback):
     """Notes where the sweep is; Hydra 1.3 calls nothing at the end of one that failed."""
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Remember the sweep's folder."""
+    def on_multirun_start(self, config: Any, **kwargs: object) -> None:  # noqa: ANN401  (DictConfig)
+        """Remember the sweep's folder, and note there what launched it."""
         del kwargs
         _launch.sweep = Path(config.hydra.sweep.dir)
+        # Where the folder cannot be written, Hydra fails next, with the reason.
+        with contextlib.suppress(StoreError):
+            command.record(_launch.sweep, sys.argv[0], _launch.arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,59 +72,75 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         Exception: what went wrong, with its traceback, if HYDRA_FULL_ERROR=1 asks for it.
-    """  # noqa: DOC501  (raised again as it came)
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.argv = [sys.argv[0], *arguments, *_named(arguments)]
-    _launch.sweep, _launch.error = None, None
+    _launch.arguments, _launch.sweep, _launch.error = arguments, None, None
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        with _raising() as wants_traceback:
+        sys.argv = [sys.argv[0], *command.completed(arguments)]
+        with _raising():
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
                 task
             )()
             if _launch.error is not None:
                 raise _launch.error
-    except (HydraException, OmegaConfBaseException, OlmoStagesError) as error:
+    except _KNOWN as error:
         if wants_traceback:
             raise
-        line = explain(error)
-        print(line, file=sys.stderr)  # noqa: T201  (before any console is set up)
+        _say(explain(error))
         sys.exit(2 if _is_request(error) else 1)
     except KeyboardInterrupt:
         _finish_sweep()
+        _say("interrupted; the same command goes on from here")
         sys.exit(130)
     if not _finish_sweep():
         sys.exit(1)
 
 
-def task(cfg: DictConfig) -> None:
+def task(cfg: Any) -> None:  # noqa: ANN401  (a DictConfig, which the type hook does not take)
     """One job: compose it, run it, and leave word of how it went."""  # noqa: DOC501
     settings = HydraConfig.get()
     multirun = settings.mode == RunMode.MULTIRUN
     folder = Path(settings.sweep.dir if multirun else settings.run.dir)
-    overrides = [o for o in settings.overrides.task if not _EXECUTION.match(o)]
+    overrides = [it for it in settings.overrides.task if command.changes_job(it)]
     name = ",".join(sorted(overrides)) or "defaults"
     started = time.time()
-    write_status(folder, Status(name, "running", overrides=overrides))
     try:
-        status = _run(cfg, settings, name, overrides)
+        write_status(folder, Status(name, "running", overrides=overrides))
+        if not multirun:
+            command.record(folder, sys.argv[0], _launch.arguments)
+            _warn_of_study(settings)
+        write_status(folder, _run(cfg, settings, name, overrides))
     except KeyboardInterrupt:
         write_status(folder, _failed(name, overrides, started, "interrupted"))
         raise
     # A sweep goes on whatever stops one of its jobs, SystemExit and MemoryError included.
     except BaseException as error:  # noqa: BLE001
-        write_status(folder, _failed(name, overrides, started, explain(error)))
         if not multirun:
             # Not raised through Hydra, which would print a line of its own before it.
             _launch.error = error
-            return
-        known = isinstance(error, OlmoStagesError | HydraException | OmegaConfBaseException)
-        text = explain(error) if known else traceback.format_exc()
-        print(f"job {name} failed: {text}", file=sys.stderr)  # noqa: T201
-        return
-    write_status(folder, status)
+        else:
+            text = explain(error) if isinstance(error, _KNOWN) else traceback.format_exc()
+            _say(f"job {name} failed: {text}")
+        try:
+            write_status(folder, _failed(name, overrides, started, explain(error)))
+        except StoreError as unwritten:
+            _launch.error = _launch.error or unwritten
 
 
-def _run(cfg: DictConfig, settings: Any, name: str, overrides: list[str]) -> Status:  # noqa: ANN401
+def _warn_of_study(settings: Any) -> None:  # noqa: ANN401  (DictConfig)
+    """Say so if a study's own sweep is not run because -m is missing."""
+    study = settings.runtime.choices.get("experiment")
+    if study and settings.sweeper.get("params"):
+        swept = ", ".join(settings.sweeper.params)
+        _say(f"note: +experiment={study} sweeps over {swept} only with -m; this is one job of it")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201  (no console is set up here)
+
+
+def _run(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:  # noqa: ANN401
     """Build the experiment, run it and show its table."""
     roots = [
         Path(source.path)
@@ -150,12 +168,12 @@ def _run(cfg: DictConfig, settings: Any, name: str, overrides: list[str]) -> Sta
 
 
 @contextmanager
-def _raising() -> Iterator[bool]:
-    """Make Hydra raise what it would print in four to eight lines; yields what the user wanted."""
+def _raising() -> Iterator[None]:
+    """Make Hydra raise what it would print in four to eight lines."""
     wanted = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield wanted == "1"
+        yield
     finally:
         if wanted is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -175,7 +193,31 @@ def explain(error: BaseException) -> str:
             wrong, error.options
         )
     texts = "\n".join(map(str, chain))
-    return _unknown_key(chain[-1]) or _bad_argument(texts) or _one_line(chain[-1])
+    return (
+        _unparsed(chain)
+        or _unknown_key(chain[-1])
+        or _bad_argument(texts)
+        or _unusable(chain[-1])
+        or _one_line(chain[-1])
+    )
+
+
+def _unparsed(chain: Sequence[BaseException]) -> str | None:
+    """What is wrong with a word that is neither a flag nor `key=value`."""
+    words = [error.override for error in chain if isinstance(error, OverrideParseException)]
+    if words and "=" not in words[0]:
+        return f"{words[0]}: write key=value, e.g. model=think_sft"
+    return None
+
+
+def _unusable(error: BaseException) -> str | None:
+    """What an unusable folder or a full disk says."""
+    # A missing file is for reading; what is missing for writing is made.
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return None
+    if not error.filename and error.errno != errno.ENOSPC:
+        return None
+    return disk_trouble(Path(error.filename or "results"), error)
 
 
 def _unknown_key(error: BaseException) -> str | None:
@@ -184,6 +226,7 @@ def _unknown_key(error: BaseException) -> str | None:
     if unknown is None:
         return None
     keys = [str(key) for key in getattr(error, "parent_node", None) or ()]
+    keys = [key for key in keys if not key.startswith("_") and key != "hydra"]
     full = re.search(r"full_key: (\S+)", str(error))
     name = full[1] if full else unknown[1]
     return f"{name}: no such option; there are {', '.join(keys)}" + _hint(unknown[1], keys)
@@ -231,22 +274,6 @@ def _is_request(error: BaseException) -> bool:
 
 def _failed(name: str, overrides: list[str], started: float, why: str) -> Status:
     return Status(name, "failed", error=why, seconds=time.time() - started, overrides=overrides)
-
-
-def _named(arguments: Sequence[str]) -> list[str]:
-    """The override that names the sweep after what it runs, unless the user named it.
-
-    The same command therefore comes back to the same folder and the same group of runs.
-    """
-    overrides = [a for a in arguments if _OVERRIDE.match(a)]
-    if any(re.match(r"^\+*sweep=", a) for a in overrides):
-        return []
-    what = sorted(a for a in overrides if not _EXECUTION.match(a))
-    words = [
-        a.partition("=")[2] for a in what if re.match(r"^\+?(analysis|model|experiment|data)=", a)
-    ]
-    digest = sha256("\n".join(what).encode()).hexdigest()[:8]
-    return [f"sweep={safe_name('-'.join([*words, digest]).replace(',', '+'))}"]
 
 
 def _finish_sweep() -> bool:

@@ -1,6 +1,7 @@
 """The command line in this process: what a user types, what they see, how it exits."""
 
 import json
+import logging
 import sys
 
 import pandas as pd
@@ -36,7 +37,11 @@ def run(tmp_path, monkeypatch, capfd):
             code = stop.code
         return code, *capfd.readouterr()
 
-    return go
+    yield go
+    # What Hydra leaves behind after --cfg, bound to this test's standard output.
+    root = logging.getLogger()
+    for handler in [it for it in root.handlers if type(it) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 def custom(path):
@@ -59,8 +64,13 @@ def folders(root):
         (["analysis.n_folds=three"], ["analysis.n_folds=", "three", "int"]),
         (["analysis.kind=svm"], ["analysis.kind 'svm'", "logistic, lda, mean_difference"]),
         (["data=mannors"], ["data=mannors", "manners"]),
-        (["reference=think_stf"], ["'think_stf' does not exist", "did you mean think_sft?"]),
+        (
+            ["reference=think_stf"],
+            ["reference=think_stf", "choose from parent, base, none, ", "did you mean think_sft?"],
+        ),
         (["+extra=1"], ["extra"]),
+        (["think_sft"], ["think_sft: write key=value, e.g. model=think_sft"]),
+        (["seed=-1"], ["seed=-1 is negative; give 0 or more"]),
         (["model=custom"], ["model.path="]),
         (["model=base", "reference=base@main"], ["reference=base@main", "itself"]),
     ],
@@ -131,10 +141,14 @@ def test_a_sweep_shows_one_table_and_survives_a_failing_job(run, checkpoints, tm
     assert "first" in table
     assert "second" in table
     assert "failed" in table
-    redo = next(line for line in table.splitlines() if line.startswith("redo:"))
-    assert str(missing) in redo
+    redo = next(line for line in table.splitlines() if line.startswith("redo"))
+    assert "python run.py -m" in redo
+    assert f"model.path={checkpoints[0]},{missing},{checkpoints[1]}" in redo
+    rows = [line.split() for line in table.splitlines() if str(missing)[-9:] in line]
+    assert "analysis.n_permutations" not in table.replace(redo, "")
+    assert rows
     statuses = [
-        json.loads(path.read_text()) for path in (tmp_path / "outputs/sweeps").rglob("*.json")
+        json.loads(path.read_text()) for path in (tmp_path / "outputs/sweeps").rglob("jobs/*.json")
     ]
     assert sorted(status["state"] for status in statuses) == ["failed", "ok", "ok"]
 
@@ -202,13 +216,62 @@ def test_another_analysis_of_the_same_activations_does_no_forward_pass(run, chec
     assert "activations of" in third
 
 
-def test_the_sweep_is_named_after_what_it_runs():
-    same = [["model=a,b", "analysis=probe"], ["analysis=probe", "model=a,b", "force=true"]]
-    names = {launch._named(arguments)[0] for arguments in same}
-    assert len(names) == 1
-    assert names.pop().startswith("sweep=probe-a+b-")
-    assert launch._named(["model=a"]) != launch._named(["model=b"])
-    assert launch._named(["model=a", "sweep=mine"]) == []
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model=base", "--cfg", "job"],
+        ["model=base", "--cfg", "job", "seed=1"],
+        ["--config-dir=conf", "model=base", "--help"],
+        ["--hydra-help"],
+    ],
+)
+def test_a_flag_may_stand_anywhere(run, tmp_path, arguments):
+    (tmp_path / "conf").mkdir()
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert out
+
+
+@pytest.mark.parametrize("wrong", ["sweep=", "sweep=null", "sweep=../x", "sweep=a/b", "outputs="])
+def test_a_folder_without_a_usable_name_is_refused_before_anything_is_written(run, tmp_path, wrong):
+    code, _, err = run("-m", "model=base", wrong)
+    assert code == 2
+    assert wrong in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize("option", ["outputs", "cache"])
+def test_a_folder_that_cannot_be_used_is_one_line(run, checkpoints, tmp_path, mode, option):
+    (tmp_path / "file").write_text("")
+    code, out, err = run(*mode, *custom(checkpoints[0]), f"{option}={tmp_path}/file")
+    assert code == 1
+    assert "Traceback" not in out + err
+    (line,) = err.strip().splitlines()
+    assert str(tmp_path / "file") in line
+
+
+def test_a_study_without_m_says_that_its_sweep_is_not_run(run, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    arguments = ["--config-dir", str(tmp_path / "conf"), "+experiment=mine"]
+    # No job is needed to see it: the stage does not exist.
+    _, _, err = run(*arguments, *custom(tmp_path / "nowhere"))
+    assert "note: +experiment=mine sweeps over seed only with -m" in err
+    _, _, err = run("-m", *arguments, *custom(tmp_path / "nowhere"))
+    assert "note:" not in err
+
+
+def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_run", interrupt)
+    code, _, err = run("model=base")
+    assert code == 130
+    assert err.strip() == "interrupted; the same command goes on from here"
 
 
 def test_a_tracker_that_cannot_be_reached_is_one_warning_and_the_result_stands(

@@ -17,6 +17,7 @@ from olmo_stages.errors import StoreError
 COMPLETE = "complete"
 UNFINISHED = "unfinished"
 LOCKED = "in use"
+DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class EntryRow:
 
     Args:
         folder: where it lies.
-        state: `complete`, `unfinished` (its writer was stopped), `in use` (being written), or what
-            is wrong with it.
+        state: `complete`, `unfinished` (its writer was stopped), `in use` (being written) or
+            `damaged`.
         stage: label of the stage.
         captures: site and position pairs, e.g. `resid_post/last`.
         n_layers: number of layers, embeddings included.
         n_examples: number of examples.
         n_bytes: size on disk.
         used: when it was last read or written, seconds since 1970.
+        problem: what is damaged, and the remedy.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class EntryRow:
     n_examples: int
     n_bytes: int
     used: float
+    problem: str = ""
 
 
 def ls(store: Store) -> list[EntryRow]:
@@ -52,15 +55,16 @@ def ls(store: Store) -> list[EntryRow]:
 
 
 def verify(store: Store) -> list[EntryRow]:
-    """List all entries after reading every file of theirs; `state` says what is wrong."""
-    return [
-        replace(row, state=_damage(row.folder)) if row.state == COMPLETE else row
-        for row in ls(store)
-    ]
+    """List all entries after reading every file of theirs; `problem` says what is wrong."""
+    return [_verified(row) for row in ls(store)]
 
 
 def gc(
-    store: Store, older_than_days: float | int | None = None, max_bytes: int | None = None
+    store: Store,
+    older_than_days: float | int | None = None,
+    max_bytes: int | None = None,
+    *,
+    damaged: bool = False,
 ) -> list[EntryRow]:
     """Remove leftovers of stopped writers, and entries by age or size; never one in use.
 
@@ -69,6 +73,7 @@ def gc(
         older_than_days: remove entries that have not been used for so long; None = keep.
         max_bytes: then remove the least recently used ones until the rest is this small; None =
             no limit.
+        damaged: read every file first, and remove the entries that `verify` finds damaged.
 
     Returns:
         What was removed.
@@ -80,7 +85,7 @@ def gc(
     removed: list[EntryRow] = []
     kept = 0
     limit = None if older_than_days is None else time.time() - 86400 * older_than_days
-    for row in ls(store):  # most recently used first
+    for row in verify(store) if damaged else ls(store):  # most recently used first
         old = limit is not None and row.used < limit
         large = max_bytes is not None and kept + row.n_bytes > max_bytes
         if row.state != LOCKED and (row.state != COMPLETE or old or large) and _remove(store, row):
@@ -104,7 +109,7 @@ def _row(store: Store, folder: Path) -> EntryRow:
     try:
         entry = read_entry(folder)
     except StoreError as error:
-        return EntryRow(folder, str(error), "", (), 0, 0, n_bytes, newest)
+        return EntryRow(folder, DAMAGED, "", (), 0, 0, n_bytes, newest, str(error))
     if entry is None:
         state = LOCKED if _is_locked(store, folder) else UNFINISHED
         return EntryRow(folder, state, "", (), 0, 0, n_bytes, newest)
@@ -120,14 +125,16 @@ def _row(store: Store, folder: Path) -> EntryRow:
     )
 
 
-def _damage(folder: Path) -> str:
+def _verified(row: EntryRow) -> EntryRow:
+    if row.state != COMPLETE:
+        return row
     try:
-        entry = read_entry(folder)
+        entry = read_entry(row.folder)
         for name in entry.file_names if isinstance(entry, Entry) else ():
-            files.read_digested(folder / name)
+            files.read_digested(row.folder / name)
     except StoreError as error:
-        return str(error)
-    return COMPLETE
+        return replace(row, state=DAMAGED, problem=str(error))
+    return row
 
 
 def _lock_folder(folder: Path) -> Path:

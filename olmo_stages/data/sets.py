@@ -109,9 +109,20 @@ class FromFile(Own):
 
     Args:
         separator: of csv columns; None = found out from the header.
+
+    Raises:
+        ConfigError: the separator is not one character.
     """
 
     separator: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator is not None and len(self.separator) != 1:
+            raise ConfigError(
+                f"data.separator={self.separator} is not one character; give one, e.g. ';', "
+                "or leave it out to have it found"
+            )
 
     def load(self, *, miniature: bool = False) -> Dataset:
         """Read the file; the data are the same whatever the model.

@@ -84,7 +84,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 (transformers
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"tokenizer of {checkpoint.path} cannot be loaded: {reason}") from error
+        raise ModelError(
+            f"tokenizer of {checkpoint.path} cannot be loaded: {reason}; put one beside the "
+            "weights with tokenizer.save_pretrained, usually that of the stage it was trained from"
+        ) from error
 
 
 def _build(stage: Stage, path: Path, dtype: str) -> tuple[Any, dict[str, Any]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from olmo_stages import command
 from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.records import Job
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
@@ -25,9 +26,9 @@ def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: s
     """Print a job's tables, its warnings, and where its files are."""
     console = _console()
     console.print()
-    console.print(job_table(result, job))
-    if (comparison := comparison_table(result, job)) is not None:
-        console.print(comparison)
+    console.print(job_table(result, job, console.width), crop=False)
+    if (comparison := comparison_table(result, job, console.width)) is not None:
+        console.print(comparison, crop=False)
     for warning in result.warnings:
         console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
     state = "already done (force=true redoes it)" if cached else "done"
@@ -40,11 +41,12 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     """Print the sweep's comparison table and the command that redoes what failed."""
     console = _console()
     console.print()
-    console.print(sweep_table(sorted(statuses, key=_lineage_order()), folder.name))
+    ordered = sorted(statuses, key=_lineage_order())
+    console.print(sweep_table(ordered, folder.name, console.width), crop=False)
     _line(console, f"sweep: {folder}   (again as a table: olmo-stages report {folder})")
-    for status in statuses:
-        if status.state not in {"ok", "cached"}:
-            _line(console, f"redo: python run.py {' '.join(status.overrides)}")
+    undone = any(status.state not in {"ok", "cached"} for status in statuses)
+    if undone and (again := command.recorded(folder)) is not None:
+        _line(console, f"redo only what is missing: {again}")
 
 
 def show_stages(specs: Mapping[str, Mapping[str, Any]], size: str | None) -> None:
@@ -95,6 +97,9 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
         cells = [row.state, row.stage, ", ".join(row.captures), *counts, used, row.folder.name[:12]]
         table.add_row(*map(Text, cells))
     console.print(table)
+    for row in rows:
+        if row.problem:
+            _line(console, row.problem)
 
 
 def _console() -> Console:
@@ -102,17 +107,18 @@ def _console() -> Console:
     return Console() if Console().is_terminal else Console(width=_PIPED_WIDTH)
 
 
-def _lineage_order() -> Callable[[Status], tuple[str, int, str, list[str | int]]]:
+def _lineage_order() -> Callable[[Status], tuple[str, int, str, bool, list[str | int]]]:
     """Order of the rows: by analysis and data, parents before children, revisions by step."""
     order = {name: i for i, name in enumerate(catalogue())}
 
-    def key(status: Status) -> tuple[str, int, str, list[str | int]]:
+    def key(status: Status) -> tuple[str, int, str, bool, list[str | int]]:
         name, _, revision = status.about.get("stage", "").partition("@")
         steps: list[str | int] = [
             int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", revision)
         ]
         what = f"{status.about.get('analysis', '')} {status.about.get('data', '')}"
-        return what, order.get(name, len(order)), name, steps
+        is_last = revision in {"", "main"}  # what the steps lead to
+        return what, order.get(name, len(order)), name, is_last, steps
 
     return key
 

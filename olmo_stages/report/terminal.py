@@ -8,6 +8,9 @@ import string
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement as Width
 from rich.table import Table
 from rich.text import Text
 
@@ -20,34 +23,63 @@ _LEGEND = {"S": "S = sliding attention", "F": "F = full attention", "E": "E = em
 _NOTHING = "-"
 _STYLES = {"ok": "green", "cached": "cyan", "running": "yellow"}
 _LONGEST_ERROR = 200
+_WIDE = 10_000
+# What the columns of a sweep's table show already.
+_SHOWN = {"model", "data", "analysis", "size", "reference", "model.revision", "model.path"}
 
 
-def job_table(result: Result, job: Job) -> Table:
+def job_table(result: Result, job: Job, width: int = 100) -> Table:
     """One row a layer of the stage, one column a metric.
 
     The rows are those of the main variant: the one named like the analysis, or without a name.
-    Intervals are shown for the first metric and for comparisons with a reference.
+    Intervals are shown for the first metric and for comparisons with a reference; where that is
+    too wide, for the first metric only, and then for none.
 
     Args:
         result: what the analysis returned.
         job: what was run; names the table.
+        width: how many columns the terminal has.
 
     Returns:
-        A table for 100 columns; its caption explains the letters.
+        A table whose numbers are whole, be it wider than the terminal; its caption explains the
+        letters.
     """
+    main = _main(result, job)
+    first = main[0].metric if main else ""
+    compared = {row.metric for row in main if row.reference}
+    table = _layers(result, job, {first} | compared)
+    for intervals in ({first}, set[str]()):
+        if needed_width(table) <= width:
+            break
+        table = _layers(result, job, intervals)
+    return unclipped(table, width)
+
+
+def needed_width(table: Table) -> int:
+    """How many columns a table needs without clipping what must not be broken."""
+    console = Console(width=_WIDE)
+    return Width.get(console, console.options, table).minimum
+
+
+def unclipped(table: Table, width: int) -> Table:
+    """Make a table wider than the terminal rather than have rich clip its numbers."""
+    table.width = needed if (needed := needed_width(table)) > width else None
+    return table
+
+
+def _layers(result: Result, job: Job, wide: set[str]) -> Table:
+    """The table of a job with intervals for the metrics `wide`."""
     main = _main(result, job)
     metrics = list(dict.fromkeys(row.metric for row in main))
     first = metrics[0] if metrics else ""
-    wide = {row.metric for row in main if row.metric == first or row.reference}
     notes = list(dict.fromkeys(row.note for row in main if row.note))
     with_p = any(row.p_max is not None for row in main if row.metric == first)
     table = _table(_title(job), _caption(main, notes))
-    # A minimum, because rich narrows a column to nothing where the terminal is too narrow.
-    table.add_column("layer", justify="right", no_wrap=True, min_width=5)
-    table.add_column("type", no_wrap=True, min_width=4)
+    table.add_column("layer", justify="right", no_wrap=True)
+    table.add_column("type", no_wrap=True)
     for metric in metrics:
         table.add_column(Text(metric.replace("_", "\n")), justify="right", no_wrap=True)
-    table.add_column("p max" if with_p else "", justify="right")
+    table.add_column("p max" if with_p else "", justify="right", no_wrap=True)
     table.add_column("note" if notes else "", no_wrap=True)
     best = best_layer(result)
     for layer in sorted({row.layer for row in main}, key=_layer_order):
@@ -57,10 +89,10 @@ def job_table(result: Result, job: Job) -> Table:
         cells += [_p(at.get(first)), _letters(at.values(), notes)]
         is_best = layer is not None and layer == best
         table.add_row(*(Text(cell) for cell in cells), style="bold" if is_best else None)
-    return table
+    return _whole(table)
 
 
-def comparison_table(result: Result, job: Job) -> Table | None:
+def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None:
     """What the main number has to be compared with: baselines, controls, reference, transfer.
 
     Rows are the other variants of the first metric, and the metrics that the main variant does
@@ -69,6 +101,7 @@ def comparison_table(result: Result, job: Job) -> Table | None:
     Args:
         result: what the analysis returned; its headline names the best layer.
         job: what was run.
+        width: how many columns the terminal has.
 
     Returns:
         None if there is nothing to compare with.
@@ -97,39 +130,47 @@ def comparison_table(result: Result, job: Job) -> Table | None:
         cells = [row.variant or job.analysis, row.metric.replace("_", " "), _layer(row.layer)]
         cells += [_number(row, wide=True), row.note]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row in shown else None)
-    return table
+    return unclipped(_whole(table), width)
 
 
-def sweep_table(statuses: Sequence[Status], title: str = "") -> Table:
+def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -> Table:
     """One row a job: what it was, its headline, and how it ended.
 
     Args:
         statuses: the jobs, in the order of the rows.
         title: name of the sweep.
+        width: how many columns the terminal has.
 
     Returns:
-        A table whose columns are the stage, whatever else tells the jobs apart, the headlines'
-        keys in the order they come, and the state. A failed job has its reason in a row below.
+        A table whose columns are the stage, whatever else tells the jobs apart, the overrides that
+        differ, the headlines' keys in the order they come, and the state. A failed job has its
+        reason in a row below.
     """
     about = _telling(statuses)
+    differing = _differing(statuses)
+    options = [key for key in differing if key not in _SHOWN]
     heads = list(dict.fromkeys(key for status in statuses for key in status.headline))
     table = _table(title, "")
-    for name in about or ["job"]:
+    for name in [*(about or ["job"]), *options]:
         table.add_column(Text(name), overflow="fold")
     for head in heads:
         numeric = any(isinstance(it.headline.get(head), int | float) for it in statuses)
-        table.add_column(Text(head), justify="right" if numeric else "left")
+        table.add_column(Text(head), justify="right" if numeric else "left", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for status in statuses:
-        names = [status.about.get(name, "") for name in about] or [status.job]
-        if about and not status.about:
-            names[0] = " ".join(status.overrides) or status.job
+        names = [status.about.get(name, "") for name in about]
+        if not status.about:
+            own = [key for key in differing if key in _SHOWN] if about else differing
+            names = [_job_name(status, own or differing), *names[1:]]
+        names += [_settings(status).get(key, "") for key in options]
         values = [_value(status.headline.get(head)) for head in heads]
         state = Text(status.state, style=_STYLES.get(status.state, "bold red"))
         table.add_row(*(Text(cell) for cell in names + values), state)
     failed = [it for it in statuses if it.error]
-    table.caption = Text("\n".join(f"{_job_name(it)}: {_one_line(it.error)}" for it in failed))
-    return table
+    table.caption = Text(
+        "\n".join(f"{_job_name(it, differing)}: {_one_line(it.error)}" for it in failed)
+    )
+    return unclipped(_whole(table), width)
 
 
 def best_layer(result: Result) -> int | None:
@@ -224,8 +265,34 @@ def _telling(statuses: Sequence[Status]) -> list[str]:
     return list(dict.fromkeys([*(["stage"] if "stage" in names else []), *differing]))
 
 
-def _job_name(status: Status) -> str:
-    return status.about.get("stage") or " ".join(status.overrides) or status.job
+def _settings(status: Status) -> dict[str, str]:
+    """What the sweep set for a job, by option."""
+    pairs = (override.lstrip("+~").partition("=") for override in status.overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def _differing(statuses: Sequence[Status]) -> list[str]:
+    """The options that the jobs of a sweep do not share."""
+    settings = [_settings(status) for status in statuses]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    return [key for key in keys if len({each.get(key) for each in settings}) > 1]
+
+
+def _job_name(status: Status, keys: Sequence[str]) -> str:
+    settings = _settings(status)
+    own = " ".join(f"{key}={settings[key]}" for key in keys if key in settings)
+    return own or status.about.get("stage") or " ".join(status.overrides) or status.job
+
+
+def _whole(table: Table) -> Table:
+    """Let no column that must not be broken be narrower than its longest cell."""
+    for column in table.columns:
+        if column.no_wrap:
+            lines = [
+                line for cell in (column.header, *column.cells) for line in str(cell).splitlines()
+            ]
+            column.min_width = max(map(cell_len, lines), default=0)
+    return table
 
 
 def _one_line(text: str) -> str:

@@ -171,7 +171,8 @@ def test_a_flipped_byte_is_detected_and_named(make_source, stage, store, pattern
     with pytest.raises(StoreError, match=f"{path.name} is damaged.*delete the folder"):
         make_source()(stage)
     (row,) = upkeep.verify(store)
-    assert path.name in row.state
+    assert row.state == upkeep.DAMAGED
+    assert path.name in row.problem
 
 
 def test_a_missing_shard_is_named(make_source, stage, store):

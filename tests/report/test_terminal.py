@@ -1,6 +1,7 @@
 import io
 import math
 
+import pytest
 from rich.console import Console
 
 from olmo_stages.records import Job, Status
@@ -66,6 +67,25 @@ def test_piped_output_fits_100_columns_without_escapes_or_cuts():
     assert "\x1b" not in text
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("width", [60, 80, 99, 110])
+def test_no_number_is_clipped_in_any_terminal(width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(job_table(probe_result(), JOB, width), crop=False)
+    text = console.export_text()
+    line = line_of(text, "3")
+    for number in ["0.900", "0.800", "+0.010", "0.001"]:
+        assert number in line
+    assert "…" not in text
+    assert "selectivity" in text
+    assert ("[-0.02, +0.04]" in line) == (width >= 99)
+
+
+def test_a_narrow_terminal_shows_the_intervals_of_the_first_metric():
+    line = line_of(show(job_table(probe_result(), JOB, 80), 80), "3")
+    assert "0.900 [0.85, 0.95]" in line
+    assert len(line) <= 80
 
 
 def test_columns_come_from_the_metrics_of_any_analysis():
@@ -149,6 +169,32 @@ def test_only_what_tells_jobs_apart_is_a_column():
     assert "size" not in same
     assert "size" in differing
     assert "data" not in differing
+
+
+def test_an_option_that_differs_is_a_column():
+    jobs = [
+        done("a", overrides=["model=a", f"seed={seed}", "data.format=chat"], job=str(seed))
+        for seed in (0, 1)
+    ]
+    text = show(sweep_table(jobs))
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("a ")] == ["0", "1"]
+    assert "seed" in text
+    assert "data.format" not in text
+
+
+def test_a_failed_job_shows_only_what_differs():
+    failed = Status("x", "failed", error="no config", overrides=["model=b", "seed=0"])
+    text = show(sweep_table([done("a", overrides=["model=a", "seed=0"]), failed]))
+    assert line_of(text, "model=b").split() == ["model=b", "-", "-", "-", "failed"]
+    assert "model=b: no config" in text
+    assert "seed" not in text
+
+
+def test_a_sweeps_numbers_are_whole_in_a_narrow_terminal():
+    head = {f"some metric {i}": 0.12345 for i in range(8)}
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(sweep_table([done("a", headline=head)], "", 60), crop=False)
+    assert console.export_text().count("0.123") == 8
 
 
 def test_a_failed_job_has_its_reason_below_in_one_line():
