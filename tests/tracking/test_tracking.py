@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from olmo_stages import reachability, tracking
+from olmo_stages import tracking
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.figures import layer_curves
 from olmo_stages.records import Job, is_finished, read, write
-from olmo_stages.tracking import NoTracking, Tracker, Wandb
+from olmo_stages.tracking import NoTracking, Tracker, Wandb, reachability
 from olmo_stages.types import Measurement, Result, Stage
 
 KEY = "0123456789abcdef0123456789abcdef01234567"

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from olmo_stages.atomic import write_file
-from olmo_stages.containment import brief, comes_from_wandb, surroundings
 from olmo_stages.errors import ConfigError
 from olmo_stages.provenance import redact
-from olmo_stages.reachability import answers, netrc_has, remember_failure
 from olmo_stages.records import MEASUREMENTS, TENSORS, TRACKING, Job, mark_digest, read_mark
-from olmo_stages.run_layout import history, metric_name, run_name, run_tags, summary
+from olmo_stages.tracking.containment import brief, comes_from_wandb, surroundings
+from olmo_stages.tracking.reachability import answers, netrc_has, remember_failure
+from olmo_stages.tracking.run_layout import history, metric_name, run_name, run_tags, summary
 from olmo_stages.types import Measurement, Result, check_choice
 
 Mode = Literal["auto", "online", "offline"]

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from olmo_stages import reachability, tracking
+from olmo_stages import tracking
 from olmo_stages.records import Job, read, write
-from olmo_stages.tracking import Wandb
+from olmo_stages.tracking import Wandb, reachability
 from olmo_stages.types import Measurement, Result, Stage
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
