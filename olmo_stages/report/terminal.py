@@ -33,7 +33,8 @@ def job_table(result: Result, job: Job, width: int = 100) -> Table:
 
     The rows are those of the main variant: the one named like the analysis, or without a name.
     Intervals are shown for the first metric and for comparisons with a reference; where that is
-    too wide, for the first metric only, and then for none.
+    too wide, for the first metric only; then the log loss goes, which nobody compares by, and then
+    all intervals.
 
     Args:
         result: what the analysis returned.
@@ -41,17 +42,16 @@ def job_table(result: Result, job: Job, width: int = 100) -> Table:
         width: how many columns the terminal has.
 
     Returns:
-        A table whose numbers are whole, be it wider than the terminal; its caption explains the
-        letters.
+        A table whose numbers are whole, be it too wide; its caption explains the letters.
     """
     main = _main(result, job)
     first = main[0].metric if main else ""
     compared = {row.metric for row in main if row.reference}
     table = _layers(result, job, {first} | compared)
-    for intervals in ({first}, set[str]()):
+    for intervals, left_out in (({first}, ""), ({first}, "log_loss"), (set[str](), "log_loss")):
         if needed_width(table) <= width:
             break
-        table = _layers(result, job, intervals)
+        table = _layers(result, job, intervals, left_out)
     return unclipped(table, width)
 
 
@@ -67,9 +67,9 @@ def unclipped(table: Table, width: int) -> Table:
     return table
 
 
-def _layers(result: Result, job: Job, wide: set[str]) -> Table:
+def _layers(result: Result, job: Job, wide: set[str], left_out: str = "") -> Table:
     """The table of a job with intervals for the metrics `wide`."""
-    main = _main(result, job)
+    main = [row for row in _main(result, job) if row.metric != left_out]
     metrics = list(dict.fromkeys(row.metric for row in main))
     first = metrics[0] if metrics else ""
     notes = list(dict.fromkeys(row.note for row in main if row.note))
@@ -80,7 +80,7 @@ def _layers(result: Result, job: Job, wide: set[str]) -> Table:
     for metric in metrics:
         table.add_column(Text(metric.replace("_", "\n")), justify="right", no_wrap=True)
     table.add_column("p max" if with_p else "", justify="right", no_wrap=True)
-    table.add_column("note" if notes else "", no_wrap=True)
+    table.add_column("", no_wrap=True)  # letters of the notes
     best = best_layer(result)
     for layer in sorted({row.layer for row in main}, key=_layer_order):
         at = {row.metric: row for row in main if row.layer == layer}

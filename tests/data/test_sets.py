@@ -111,3 +111,9 @@ def test_the_checks_of_a_data_set_apply(csv_file):
 def test_no_path_is_an_error_only_when_loading(own, name):
     with pytest.raises(ConfigError, match=f"{name} needs .*data.path="):
         own.load()
+
+
+def test_a_separator_is_one_character():
+    with pytest.raises(ConfigError, match=r"data\.separator=xx is not one character"):
+        FromFile(separator="xx")
+    assert FromFile(separator=";").separator == ";"
