@@ -287,3 +287,16 @@ def test_a_tracker_that_cannot_be_reached_is_one_warning_and_the_result_stands(
     assert len(folders(tmp_path / "outputs")) == 1
     written = [path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
     assert not any(b"0123456789abcdef" in content for content in written)
+
+
+def test_a_result_that_was_damaged_is_made_again_with_a_warning(run, checkpoints, tmp_path, caplog):
+    run(*custom(checkpoints[0]))
+    (folder,) = folders(tmp_path / "outputs")
+    path = folder / "measurements.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))  # of the same size
+    code, out, _ = run(*custom(checkpoints[0]))
+    assert code == 0
+    assert "already done" not in out
+    assert caplog.text.count("is damaged") == 1
+    assert path.read_bytes() == good

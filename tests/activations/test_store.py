@@ -379,3 +379,14 @@ def test_an_entry_removed_between_finding_and_reading_is_computed_again(
     source = make_source()
     assert source(stage).values.shape == (8, 11, 32)
     assert source.forward_passes[stage] == 3
+
+
+def test_damaged_entries_are_removed_on_request_only(make_source, stage, store):
+    make_source()(stage)
+    (row,) = upkeep.ls(store)
+    path = next(row.folder.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert upkeep.gc(store) == []
+    (removed,) = upkeep.gc(store, damaged=True)
+    assert (removed.state, path.name in removed.problem) == (upkeep.DAMAGED, True)
+    assert upkeep.ls(store) == []
