@@ -49,7 +49,7 @@ def fit(z, y, strength):
 def ours(x, labels, folds, relabelled):
     recipe = Recipe("logistic", GRID, lambda chosen: np.arange(len(chosen)) % 4)
     probes = cross_validate(x, labels, folds, recipe)
-    permutation_scores(x, relabelled, folds, probes.strengths, "logistic")
+    permutation_scores(x, relabelled, folds, probes.strengths, recipe)
     return probes.score(x)
 
 

@@ -138,17 +138,17 @@ class _Run:
         self.options, self.stage, self.seed, self.source = options, stage, seed, source
         self.examples = source.examples
         self.warnings: list[str] = []
-        n_folds = largest_fold_count(self.examples, options.n_folds)
-        if n_folds < 3:
+        n_groups = fewest_groups(self.examples)
+        if n_groups < 3:
             raise DataError(
-                "a class occurs in 2 groups only; nested cross-validation needs at least 3 groups "
-                "of each class"
+                f"a class occurs in {n_groups} groups; nested cross-validation needs at least 3 "
+                "groups of each class"
             )
-        if fewest_groups(self.examples) < 10:
+        if n_groups < 10:
             self.warnings.append(
-                f"a class occurs in {fewest_groups(self.examples)} groups; intervals over fewer "
-                "than 10 groups are rough"
+                f"a class occurs in {n_groups} groups; intervals over fewer than 10 are rough"
             )
+        n_folds = largest_fold_count(self.examples, options.n_folds)
         if n_folds < options.n_folds:
             self.warnings.append(
                 f"{n_folds} outer folds instead of {options.n_folds}: a class has {n_folds} groups"

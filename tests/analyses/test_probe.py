@@ -243,7 +243,12 @@ def test_figure_is_plotly_json():
 def test_few_groups_lower_the_number_of_folds_and_say_so():
     result = probe()(THINK, None, concept({"think_sft": 6}, n_groups=4, per_group=10), 0)
     assert any("4 outer folds instead of 5" in w for w in result.warnings)
-    assert any("fewer than 10 groups are rough" in w for w in result.warnings)
+    assert any("fewer than 10 are rough" in w for w in result.warnings)
+
+
+def test_two_folds_are_enough_where_there_are_groups_enough():
+    result = probe(n_folds=2)(THINK, None, concept({"think_sft": 6}), 0)
+    assert rows(result, "auroc", "probe")[2].value > 0.9
 
 
 def test_two_groups_a_class_are_too_few():
