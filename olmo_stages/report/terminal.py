@@ -239,7 +239,9 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
     digits = "+.3f" if row.metric.endswith("difference") else ".3f"
     text = _plain(row.value, digits)
     if wide and row.ci_low is not None and row.ci_high is not None:
-        short = digits.replace("3", "2")
+        # Two digits, unless rounding would show an interval that leaves its value out.
+        kept = round(row.ci_low, 2) <= round(row.value, 3) <= round(row.ci_high, 2)
+        short = digits.replace("3", "2") if kept else digits
         text += f" [{_plain(row.ci_low, short)}, {_plain(row.ci_high, short)}]"
     return text
 

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from olmo_stages.records import Job, Status
+from olmo_stages.report import terminal
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.types import Measurement, Result, Stage
 
@@ -220,3 +221,10 @@ def test_headlines_of_different_analyses_share_a_table():
 def test_jobs_without_any_description_are_named_by_their_number():
     text = show(sweep_table([Status("0", "running")]))
     assert line_of(text, "0").split() == ["0", "running"]
+
+
+def test_rounding_never_shows_an_interval_without_its_value():
+    near_one = Measurement("auroc", 0.9988, "base", layer=0, ci_low=0.9952, ci_high=1.0)
+    assert terminal._number(near_one, wide=True) == "0.999 [0.995, 1.000]"
+    middle = Measurement("auroc", 0.7, "base", layer=0, ci_low=0.65, ci_high=0.75)
+    assert terminal._number(middle, wide=True) == "0.700 [0.65, 0.75]"
