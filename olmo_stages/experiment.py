@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +13,8 @@ from olmo_stages.activations.extraction import Source
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.miniature.world import vocabulary
+from olmo_stages.models import checkpoints, digests
 from olmo_stages.models.compute import Compute
 from olmo_stages.records import Job, Recorded
 from olmo_stages.stages import MINIATURE, catalogue, lookup
@@ -97,9 +99,10 @@ class Experiment:
         """
         start, clock = records.now(), time.perf_counter()
         reference = self.reference_stage()
+        cache = cache_folder(self.cache)
+        _check_family(self.model, reference, cache)
         dataset = self.data.load(miniature=any(s.source == MINIATURE for s in self.model.lineage()))
-
-        source = Source(dataset, self.compute, cache_folder(self.cache))
+        source = Source(dataset, self.compute, cache)
         job = Job(
             self.analysis.name,
             self.model,
@@ -181,6 +184,29 @@ class Experiment:
             "activations": asdict(source.identity(self.model)),
             "reference": None if reference is None else asdict(source.identity(reference)),
         }
+
+
+def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
+    """Refuse to compare a real checkpoint with the miniature family.
+
+    `size` is tiny unless told otherwise, so a fine-tune with `model.parent=think_sft` and no size
+    would silently be set beside a miniature parent and read on the miniature world's words.
+
+    Raises:
+        ConfigError: the checkpoint's vocabulary is not the miniature family's.
+    """
+    others = (*model.lineage()[:-1], *([] if reference is None else [reference]))
+    small = [stage.label for stage in others if stage.source == MINIATURE]
+    if model.source == MINIATURE or not small:
+        return
+    # As for a random initialisation: the config alone, since weights may be gigabytes away.
+    path = checkpoints.locate(replace(model, random_init=0), cache).path
+    size = digests.read_config(path).get("vocab_size")
+    if size != len(vocabulary()):
+        raise ConfigError(
+            f"{model.label} has {size} tokens, but {small[-1]} is of the miniature family "
+            f"(size=tiny, {len(vocabulary())} tokens); give the size of your model, e.g. size=7b"
+        )
 
 
 def _finished(folder: Path) -> Recorded | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 
 import pandas as pd
@@ -168,6 +169,18 @@ def test_two_stages_are_compared_with_each_other(run, checkpoints, tmp_path):
     metrics = {row.metric for row in read(folder).result.measurements}
     assert {"auroc_difference", "transfer_auroc", "transfer_balanced_accuracy"} <= metrics
     assert "against mother" in out
+
+
+def test_a_real_checkpoint_is_not_set_beside_the_miniature_family(run, checkpoints, tmp_path):
+    real = tmp_path / "real"
+    shutil.copytree(checkpoints[0], real)
+    config = json.loads((real / "config.json").read_text())
+    (real / "config.json").write_text(json.dumps(config | {"vocab_size": 100278}))
+    for wish in ("model.parent=think_sft", "reference=base@main"):
+        code, _, err = run(*custom(real), wish)
+        assert code == 2
+        assert "100278 tokens" in err
+        assert "size=7b" in err
 
 
 def test_a_new_analysis_is_one_python_file_and_one_yaml(run, checkpoints, tmp_path, monkeypatch):
