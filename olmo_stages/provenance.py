@@ -182,7 +182,7 @@ def _redact(value: Any, secrets: tuple[str, ...]) -> Any:  # noqa: ANN401  (JSON
 
 def _secrets() -> tuple[str, ...]:
     # Longest first, so that a secret which contains another is hidden whole. Paths are no secrets
-    # (SSH_KEY=/home/me/.ssh/id), and short values would blot out ordinary words.
+    # (SSH_KEY=~/.ssh/id), and short values would blot out ordinary words.
     values = {
         value
         for name, value in os.environ.items()

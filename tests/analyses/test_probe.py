@@ -332,3 +332,11 @@ def test_control_labels_are_balanced_by_type_and_change_with_the_salt():
 
 def test_bag_of_tokens_counts():
     assert bag_of_tokens([[7, 7, 3], [5]]).tolist() == [[[1, 0, 2], [0, 1, 0]]]
+
+
+def test_the_headline_compares_the_score_it_shows():
+    result = probe()(THINK, BASE, concept({"think_sft": 4, "base": 1}), 0)
+    assert result.headline["auroc"] == rows(result, "auroc", "best_layer")[0].value
+    difference = rows(result, "auroc_difference", "best_layer")[0]
+    shown = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
+    assert result.headline["auroc - reference"] == shown
