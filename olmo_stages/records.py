@@ -37,7 +37,7 @@ __all__ = [
     "write_status",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the folder's layout; a folder of another version counts as unfinished."""
 
 MEASUREMENTS = "measurements.parquet"

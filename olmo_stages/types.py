@@ -1,24 +1,24 @@
 """The words of this project: stages, examples, activations, measurements, and who asks whom.
 
-Axis names used in array annotations everywhere: `example token layer d_model head class stage
+Axis names used in array annotations everywhere: `example token row layer d_model head class stage
 fold resample permutation`. Nothing here imports torch, so that configs and the command line stay
 quick; activations in memory are float32, which holds every bfloat16 value exactly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from olmo_stages.errors import ConfigError, DataError, PairingError
 
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 """Where a layer is read. `attn_out` and `mlp_out` are the contributions to the residual stream."""
 
-Position = Literal["last", "mean", "first_content", "last_content"]
-"""Which token of an example is read; olmo_stages.data.spans says what each one means."""
+Position = Literal["last", "mean", "first_content", "last_content", "tokens"]
+"""Which tokens of an example are read; olmo_stages.data.spans says what each one means."""
 
 Format = Literal["auto", "raw", "chat_fixed"]
 """How an example becomes a prompt; olmo_stages.data.formats says what each one does."""
@@ -102,21 +102,27 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """One vector per example and layer.
+    """One vector per layer and row: an example, or, at position `tokens`, a token.
 
     Args:
         stage: where they come from.
         site: where each layer was read.
-        position: which token of each example.
+        position: which tokens of each example.
         layers: block indices of the first axis of `values`; -1 = embeddings.
         layer_types: `embedding`, `sliding_attention` or `full_attention`, one per layer.
-        ids: example ids of the second axis of `values`.
-        values: activations in the model's own scale.
+        ids: example ids, in the order of the rows.
+        values: activations in the model's own scale; a row is an example, or a token if `owners`
+            is given.
         token_ids: the prompt's token ids per example, after truncation.
         n_truncated: how many examples were cut from the left to fit the context.
         model_digest: identity of the weights.
         key: identity of this entry in the store.
         dtype: precision of the forward pass; differences below it are rounding.
+        owners: at position `tokens`, for each row the index of its example in `ids`, ascending.
+        token_index: at position `tokens`, for each row the index of its token in `token_ids`.
+        left_out: how many tokens of all examples the position leaves out, by reason: `sink`
+            (sequence position 0), `special`, `template` (text around the content).
+        n_at_sink: how many examples are read at the attention sink itself.
     """
 
     stage: Stage
@@ -125,19 +131,25 @@ class Activations:
     layers: tuple[int, ...]
     layer_types: tuple[str, ...]
     ids: tuple[str, ...]
-    values: Float[np.ndarray, "layer example d_model"]
+    values: Float[np.ndarray, "layer row d_model"]
     token_ids: tuple[tuple[int, ...], ...]
     n_truncated: int
     model_digest: str
     key: str
     dtype: str = "float32"
+    owners: Int[np.ndarray, " row"] | None = None
+    token_index: Int[np.ndarray, " row"] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    n_at_sink: int = 0
 
     def __post_init__(self) -> None:
-        expected = (len(self.layers), len(self.ids))
+        n_rows = len(self.ids) if self.owners is None else len(self.owners)
+        expected = (len(self.layers), n_rows)
         if self.values.shape[:2] != expected or len(self.layer_types) != len(self.layers):
+            what = "examples" if self.owners is None else "tokens"
             raise PairingError(
                 f"activations of {self.stage.label}: values {self.values.shape} do not fit "
-                f"{expected[0]} layers x {expected[1]} examples"
+                f"{expected[0]} layers x {expected[1]} {what}"
             )
         if len(self.token_ids) != len(self.ids):
             raise PairingError(
@@ -152,7 +164,7 @@ class ActivationSource(Protocol):
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """The examples of the second axis of every `Activations.values`."""
+        """The examples of every `Activations`, in its order."""
         ...
 
     def __call__(
@@ -164,6 +176,17 @@ class ActivationSource(Protocol):
         layers: tuple[int, ...] | None = None,
     ) -> Activations:
         """Activations of `stage`; `layers=None` means all blocks; -1 asks for the embeddings."""
+        ...
+
+    def stream(
+        self,
+        stage: Stage,
+        *,
+        site: Site = "resid_post",
+        position: Position = "last",
+        layers: tuple[int, ...] | None = None,
+    ) -> Iterator[Activations]:
+        """The same, one layer at a time, so that one layer is in memory."""
         ...
 
 
@@ -178,6 +201,8 @@ class Measurement:
         reference: label of the other side, where there is one.
         layer: block index, -1 = embeddings, None = not about one layer.
         layer_type: `embedding`, `sliding_attention`, `full_attention` or empty.
+        reference_layer: layer of the other side, where the number is about a pair of layers.
+        reference_layer_type: its type.
         variant: which version of the metric: `probe`, `baseline:length`, `transfer:own`, ...
         ci_low: lower end of the interval.
         ci_high: upper end of the interval.
@@ -197,6 +222,8 @@ class Measurement:
     reference: str = ""
     layer: int | None = None
     layer_type: str = ""
+    reference_layer: int | None = None
+    reference_layer_type: str = ""
     variant: str = ""
     ci_low: float | None = None
     ci_high: float | None = None
@@ -242,6 +269,30 @@ class Analysis(Protocol):
         self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int
     ) -> Result:
         """Measure `stage`, against `reference` where the analysis compares."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A finished job, as the end of a sweep sees it.
+
+    Args:
+        stage: label of its stage.
+        reference: label of the other side, or empty.
+        result: what it found.
+    """
+
+    stage: str
+    reference: str
+    result: Result
+
+
+@runtime_checkable
+class Across(Protocol):
+    """What the module of an analysis may define as `across`: all jobs of a sweep seen together."""
+
+    def __call__(self, jobs: Sequence[Finished]) -> Result | None:
+        """Put jobs of the same data, options and seed together, in the order of the lineage."""
         ...
 
 

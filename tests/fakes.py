@@ -52,3 +52,8 @@ class FakeSource:
             model_digest=stage.label,
             key=stage.label,
         )
+
+    def stream(self, stage, *, site="resid_post", position="last", layers=None):
+        chosen = tuple(range(len(self.make(stage)))) if layers is None else tuple(layers)
+        for layer in chosen:
+            yield self(stage, site=site, position=position, layers=(layer,))

@@ -110,6 +110,19 @@ class Source:
         # Another process cleaned up between finding and reading.
         return self._answer(work, self._entry(work, (capture,), captured), capture, asked)
 
+    def stream(
+        self,
+        stage: Stage,
+        *,
+        site: Site = "resid_post",
+        position: Position = "last",
+        layers: tuple[int, ...] | None = None,
+    ) -> Iterator[Activations]:
+        """The same, one layer at a time, so that one layer is in memory."""
+        asked = tuple(range(self._work(stage).n_layers)) if layers is None else layers
+        for layer in asked:
+            yield self(stage, site=site, position=position, layers=(layer,))
+
     def identity(self, stage: Stage) -> PassIdentity:
         """What identifies the forward pass of a stage over the data, without running it.
 
