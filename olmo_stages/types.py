@@ -7,7 +7,7 @@ quick; activations in memory are float32, which holds every bfloat16 value exact
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +19,9 @@ Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 
 Position = Literal["last", "mean", "first_content", "last_content", "tokens"]
 """Which tokens of an example are read; olmo_stages.data.spans says what each one means."""
+
+PooledPosition = Literal["last", "mean", "first_content", "last_content"]
+"""The positions that give one row an example."""
 
 Format = Literal["auto", "raw", "chat_fixed"]
 """How an example becomes a prompt; olmo_stages.data.formats says what each one does."""
@@ -304,3 +307,17 @@ def check_choice(what: str, value: str, choices: "tuple[str, ...]") -> None:
     """
     if value not in choices:
         raise ConfigError(f"{what} {value!r} does not exist; choose from {', '.join(choices)}")
+
+
+def check_pooled(what: str, position: str) -> None:
+    """Refuse a position that does not exist, or that gives a row a token, not one an example.
+
+    Raises:
+        ConfigError: names the position and the alternatives.
+    """
+    check_choice(what, position, get_args(Position))
+    if position not in get_args(PooledPosition):
+        raise ConfigError(
+            f"{what} {position!r} gives a row a token, but one row an example is needed; "
+            f"choose from {', '.join(get_args(PooledPosition))}"
+        )
