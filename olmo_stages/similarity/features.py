@@ -1,0 +1,142 @@
+"""One layer's features made comparable: centred, checked, and their inner products."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from olmo_stages.errors import DataError, NonFiniteError
+
+OUTLYING = 10.0
+"""A dimension dominates if its variance is this many times the median variance."""
+
+COLUMNS = 512
+"""Columns that are centred at a time, so that they stay in the cache."""
+
+Variant = Literal["raw", "standardised"]
+VARIANTS: tuple[Variant, ...] = ("raw", "standardised")
+"""With dominant dimensions as they are, and scaled down to the median standard deviation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Centred features of one layer.
+
+    Args:
+        others: float32, zero mean in every dimension, and zero in the dominant ones.
+        few: the dominant dimensions, centred.
+        dominant: their indices: dimensions whose variance is far above the median.
+        shrink: factor that brings each of them to the median standard deviation.
+        top: dimension with the largest variance.
+        top_share: its share of the variance.
+    """
+
+    others: Float[np.ndarray, "row d_model"]
+    few: Float[np.ndarray, "row dominant"]
+    dominant: Int[np.ndarray, " dominant"]
+    shrink: Float[np.ndarray, " dominant"]
+    top: int
+    top_share: float
+
+    @classmethod
+    def of(
+        cls,
+        values: Float[np.ndarray, "row d_model"],
+        resolution: float,
+        where: str,
+        *,
+        overwrite: bool = False,
+    ) -> "Features":
+        """Centre, and find the dominant dimensions.
+
+        Args:
+            values: float32 activations of one layer.
+            resolution: relative spread below which a dimension is rounding.
+            where: names stage and layer in errors.
+            overwrite: centre `values` themselves, which saves a copy.
+
+        Raises:
+            NonFiniteError: a value is not finite.
+            DataError: no dimension varies by more than rounding.
+        """
+        centred = values if overwrite and values.flags.writeable else values.copy()
+        n, d_model = values.shape
+        mean, variance = np.empty(d_model), np.empty(d_model)
+        weights = np.full(n, 1 / n, dtype=np.float32)
+        for start in range(0, d_model, COLUMNS):
+            columns = slice(start, start + COLUMNS)
+            part = centred[:, columns]
+            # A mean to 7 digits is enough: what is left of it is taken out of the tables again.
+            mean[columns] = weights @ part
+            if not np.isfinite(mean[columns]).all():
+                raise _not_finite(part, where)
+            part -= mean[columns].astype(np.float32)
+            variance[columns] = np.einsum("rd,rd->d", part, part) / n
+        if not (np.sqrt(variance) > resolution * np.abs(mean)).any() or not variance.any():
+            raise DataError(
+                f"{where}: constant features: none of {d_model} dimensions varies over {n} rows "
+                "by more than rounding; read another position, or leave the layer out with "
+                "analysis.layers"
+            )
+        median = np.median(variance[variance > 0])
+        dominant = np.flatnonzero(variance > OUTLYING * median)
+        few = centred[:, dominant]
+        centred[:, dominant] = 0
+        top = int(variance.argmax())
+        return cls(
+            others=centred,
+            few=few,
+            dominant=dominant,
+            shrink=np.sqrt(median / variance[dominant]),
+            top=top,
+            top_share=float(variance[top] / variance.sum()),
+        )
+
+    def values(self, variant: Variant) -> Float[np.ndarray, "row d_model"]:
+        """Centred features, with or without the weight of the dominant dimensions."""
+        values = self.others.copy()
+        values[:, self.dominant] = self._few(variant)
+        return values
+
+    def gram(
+        self, variant: Variant, rows: Int[np.ndarray, " member"] | None = None
+    ) -> Float[np.ndarray, "member member"]:
+        """Inner products of rows, in units of the mean squared norm.
+
+        The dominant dimensions are added last, so that they do not drown the others' digits.
+
+        Args:
+            variant: see `VARIANTS`.
+            rows: which; None = all.
+        """
+        return self.grams((variant,), rows)[variant]
+
+    def grams(
+        self, variants: tuple[Variant, ...], rows: Int[np.ndarray, " member"] | None = None
+    ) -> dict[Variant, Float[np.ndarray, "member member"]]:
+        """`gram` for several variants, the costly part once; the same array if they are equal."""
+        values = self.others if rows is None else self.others[rows]
+        base = values @ values.T
+        if not len(self.dominant):
+            base *= np.float32(len(base) / np.trace(base, dtype=np.float64))
+            return dict.fromkeys(variants, base)
+        found: dict[Variant, np.ndarray] = {}
+        for variant in variants:
+            few = self._few(variant) if rows is None else self._few(variant)[rows]
+            gram = few @ few.T
+            gram += base
+            gram *= np.float32(len(gram) / np.trace(gram, dtype=np.float64))
+            found[variant] = gram
+        return found
+
+    def _few(self, variant: Variant) -> Float[np.ndarray, "row dominant"]:
+        return self.few if variant == "raw" else self.few * self.shrink.astype(np.float32)
+
+
+def _not_finite(values: Float[np.ndarray, "row column"], where: str) -> NonFiniteError:
+    finite = np.isfinite(values).all(axis=1)
+    return NonFiniteError(
+        f"{where}: {np.sum(~finite)} of {len(values)} rows are not finite, the first is row "
+        f"{int(np.argmin(finite))}; use compute.dtype=float32 or leave the example out"
+    )
