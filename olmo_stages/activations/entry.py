@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Int
 
 from olmo_stages.activations import files
 from olmo_stages.activations.identity import PassIdentity, digest, entry_key
+from olmo_stages.activations.rows import Rows
 from olmo_stages.atomic import write_file
 from olmo_stages.errors import StoreError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.types import Stage
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Raise it when the manifest or the tokens file changes, so that entries of another layout miss."""
+SHARD_VERSION = 1
+"""Raise it when the layout of a shard changes; while it stays, shards of older entries are used."""
 _PACKAGES = ("olmo-stages", "torch", "transformers", "safetensors", "numpy")
 
 
@@ -67,34 +71,6 @@ class Entry:
         """Whether a request can be served from it."""
         return set(captures) <= set(self.captures) and set(layers) <= set(self.layers)
 
-    def values(
-        self, capture: Capture, layers: Sequence[int]
-    ) -> Float[np.ndarray, "layer example d_model"]:
-        """Read activations, in the order of `ids`, and check every file on the way.
-
-        Raises:
-            StoreError: a file is damaged or missing.
-        """
-        names = [Key(*capture, layer).tensor_name for layer in layers]
-        shards: list[np.ndarray] = []
-        for shard in self.manifest["shards"]:
-            found = files.tensors(files.read_digested(self.folder / shard["name"]))
-            shards.append(np.stack([found[name].astype(np.float32) for name in names]))
-        sorted_values = np.concatenate(shards, axis=1)
-        values = np.empty_like(sorted_values)
-        values[:, np.asarray(self.manifest["order"])] = sorted_values
-        return values
-
-    def token_ids(self) -> tuple[tuple[int, ...], ...]:
-        """Token ids per example, in the order of `ids`.
-
-        Raises:
-            StoreError: the file is damaged or missing.
-        """
-        found = files.tensors(files.read_digested(self.folder / self.manifest["tokens"]))
-        ends = np.cumsum(found["lengths"])[:-1]
-        return tuple(tuple(row.tolist()) for row in np.split(found["token_ids"], ends))
-
     def touch(self) -> None:
         """Note that it was used, for `gc`, which removes what was not used for longest."""
         with suppress(OSError):  # a store that can only be read is still a store
@@ -105,7 +81,7 @@ def read_entry(folder: Path) -> Entry | None:
     """Read an entry's manifest.
 
     Returns:
-        The entry; None where there is no manifest, or one of a later version of this package.
+        The entry; None where there is no manifest, or one of another layout.
 
     Raises:
         StoreError: the manifest is damaged.
@@ -123,23 +99,6 @@ def read_entry(folder: Path) -> Entry | None:
     if recorded != digest(manifest):
         raise StoreError(f"{path} is damaged: its content does not fit its digest; {remedy}")
     return Entry(folder, manifest) if version_read == FORMAT_VERSION else None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The examples of an entry.
-
-    Args:
-        ids: in the data set's order.
-        order: for each row of the shards, its index in `ids`.
-        token_ids: per example, in the data set's order.
-        n_truncated: how many examples were cut.
-    """
-
-    ids: Sequence[str]
-    order: Sequence[int]
-    token_ids: Sequence[Sequence[int]]
-    n_truncated: int
 
 
 @dataclass(frozen=True)
@@ -171,7 +130,8 @@ class Writer:
         Args:
             part: its number.
             ids: its examples.
-            found: pooled activations, torch tensors with one row per example.
+            found: activations, torch tensors with one row per example or, at position `tokens`,
+                per token.
 
         Returns:
             Name of its file.
@@ -202,11 +162,6 @@ class Writer:
         Raises:
             StoreError: something cannot be written, or a shard was removed meanwhile.
         """
-        from safetensors.numpy import save
-
-        lengths = np.asarray([len(row) for row in rows.token_ids], dtype=np.int64)
-        flat = np.asarray([token for row in rows.token_ids for token in row], dtype=np.int32)
-        content = save({"token_ids": flat, "lengths": lengths})
         manifest = {
             "format_version": FORMAT_VERSION,
             "pass": asdict(self.identity),
@@ -219,7 +174,8 @@ class Writer:
             "ids": list(rows.ids),
             "order": list(rows.order),
             "n_truncated": rows.n_truncated,
-            "tokens": files.write_digested(self.folder, "tokens", content),
+            "positions": rows.positions(),
+            "tokens": files.write_digested(self.folder, "tokens", _tokens(rows)),
             "shards": [self._shard(name) for name in shards],
             "versions": {package: _version(package) for package in _PACKAGES},
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -238,11 +194,29 @@ class Writer:
 
     def _metadata(self, part: int, ids: Sequence[str]) -> Mapping[str, str]:
         return {
-            "format_version": str(FORMAT_VERSION),
+            "format_version": str(SHARD_VERSION),
             "entry": entry_key(self.identity, self.captures, self.layers),
             "part": str(part),
             "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         }
+
+
+def _tokens(rows: Rows) -> bytes:
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray] = {}
+    arrays["token_ids"], arrays["lengths"] = _flat(rows.token_ids)
+    if chosen := rows.chosen.get("tokens"):
+        arrays["row_tokens"], arrays["row_counts"] = _flat(chosen.tokens)
+    return save(arrays)
+
+
+def _flat(
+    rows: Sequence[Sequence[int]],
+) -> tuple[Int[np.ndarray, " token"], Int[np.ndarray, " example"]]:
+    """The numbers of all rows one after another, and how many each row has."""
+    lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
+    return np.asarray([number for row in rows for number in row], dtype=np.int32), lengths
 
 
 def _stem(part: int) -> str:

@@ -6,14 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo_stages.activations.entry import Entry, Rows, Writer, read_entry
+from olmo_stages.activations.entry import Entry, Writer
 from olmo_stages.activations.identity import PassIdentity
-from olmo_stages.activations.request import Work, check_capture, check_layers, describe
+from olmo_stages.activations.reading import Reader
+from olmo_stages.activations.request import (
+    Asked,
+    Work,
+    ask,
+    check_capture,
+    check_layers,
+    describe,
+)
+from olmo_stages.activations.rows import Rows, lay_out
 from olmo_stages.activations.store import Store, default_store
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import FORMATS, render
-from olmo_stages.data.spans import Prompt, resolve, tokenize
-from olmo_stages.errors import PairingError, StoreError
+from olmo_stages.data.spans import Prompt, tokenize
+from olmo_stages.errors import PairingError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.compute import Compute
 from olmo_stages.progress import progress
@@ -83,7 +92,7 @@ class Source:
         Args:
             stage: whose.
             site: where each layer is read; the embeddings (-1) are the same for every site.
-            position: which token of each example.
+            position: which tokens of each example.
             layers: block indices, in the order of the answer; -1 = embeddings; None = all blocks.
 
         Returns:
@@ -94,21 +103,8 @@ class Source:
             ModelError: the checkpoint cannot be used.
             StoreError: the store is damaged or cannot be written.
         """
-        capture = check_capture(site, position)
-        work = self._work(stage)
-        asked = tuple(range(work.n_layers)) if layers is None else layers
-        check_layers(work, asked)
-        captured = (EMBEDDING_LAYER, *asked) if layers is None else asked
-        # Looked for by what is asked, which may be less than what a pass would keep.
-        found = self._store.find(work.identity, (capture,), asked)
-        entry = found or self._entry(work, (capture,), captured)
-        try:
-            return self._answer(work, entry, capture, asked)
-        except StoreError:
-            if read_entry(entry.folder) is not None:
-                raise
-        # Another process cleaned up between finding and reading.
-        return self._answer(work, self._entry(work, (capture,), captured), capture, asked)
+        asked = self._ask(stage, site, position, layers)
+        return self._answer(asked, self._reader(asked), asked.layers)
 
     def stream(
         self,
@@ -118,10 +114,29 @@ class Source:
         position: Position = "last",
         layers: tuple[int, ...] | None = None,
     ) -> Iterator[Activations]:
-        """The same, one layer at a time, so that one layer is in memory."""
-        asked = tuple(range(self._work(stage).n_layers)) if layers is None else layers
-        for layer in asked:
-            yield self(stage, site=site, position=position, layers=(layer,))
+        """The same, one layer at a time, so that one layer is in memory.
+
+        What is not in the store is computed at once, all layers in one pass; then each layer is
+        read when it is asked for. Should another process's cleaning remove the entry meanwhile, it
+        is computed again.
+
+        Args:
+            stage: whose.
+            site: where each layer is read.
+            position: which tokens of each example.
+            layers: block indices, in the order of the answers; None = all blocks.
+
+        Returns:
+            Activations of one layer each, with the values that a call would give.
+
+        Raises:
+            ConfigError: no such site, position or layer.
+            ModelError: the checkpoint cannot be used.
+            StoreError: the store is damaged (known before the first layer) or cannot be written.
+        """
+        asked = self._ask(stage, site, position, layers)
+        reader = self._reader(asked)
+        return (self._answer(asked, reader, (layer,)) for layer in asked.layers)
 
     def identity(self, stage: Stage) -> PassIdentity:
         """What identifies the forward pass of a stage over the data, without running it.
@@ -181,42 +196,33 @@ class Source:
     def _extract(self, work: Work, writer: Writer) -> Entry:
         loaded = self._load(work)
         prompts = self._prompts(work)
-        # Longest first: memory runs out at once or never. Ties keep the data set's order.
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i))
+        rows = lay_out(prompts, {capture.position for capture in writer.captures})
+        n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
+        cut = rows.shards(self._store.shard_examples, self._store.shard_rows // max(n_tokens, 1))
         label = f"{work.stage.label}: activations of examples"
         shards: list[str] = []
         with progress(label, len(prompts)) as advance:
-            for part, rows in enumerate(_chunks(order, self._store.shard_examples)):
-                chosen = [prompts[i] for i in rows]
-                ids = [prompt.id for prompt in chosen]
+            for part, indices in enumerate(cut):
+                ids = [rows.ids[i] for i in indices]
                 name = writer.finished(part, ids)
                 if name is None:
-                    found = self._forward(loaded, chosen, writer, advance)
+                    found = self._forward(loaded, rows, indices, writer, advance)
                     name = writer.add(part, ids, found)
                 shards.append(name)
         types = (*loaded.decoder.layer_types, "embedding")  # index -1 is the last of a tuple
-        rows = Rows(
-            ids=[prompt.id for prompt in prompts],
-            order=order,
-            token_ids=[prompt.token_ids for prompt in prompts],
-            n_truncated=sum(prompt.n_dropped > 0 for prompt in prompts),
-        )
         return writer.publish(work.stage, rows, [types[i] for i in writer.layers], shards)
 
     def _forward(
         self,
         loaded: Any,  # noqa: ANN401 (a Loaded; its type would import torch)
-        prompts: Sequence[Prompt],
+        rows: Rows,
+        indices: Sequence[int],
         writer: Writer,
         advance: Callable[[], None],
     ) -> dict[Key, Any]:
         from olmo_stages.models.forward import Item, pooled
 
-        positions: set[Position] = {capture.position for capture in writer.captures}
-        items = [
-            Item(p.id, p.token_ids, {position: resolve(p, position) for position in positions})
-            for p in prompts
-        ]
+        items = [Item(rows.ids[i], rows.token_ids[i], rows.tokens(i)) for i in indices]
 
         def on_batch(n_examples: int) -> None:
             self.forward_passes[loaded.stage] += 1
@@ -263,15 +269,29 @@ class Source:
             for example in self.examples
         ]
 
-    def _answer(
-        self, work: Work, entry: Entry, capture: Capture, layers: tuple[int, ...]
-    ) -> Activations:
+    def _ask(
+        self, stage: Stage, site: Site, position: Position, layers: tuple[int, ...] | None
+    ) -> Asked:
+        return ask(self._work(stage), check_capture(site, position), layers)
+
+    def _reader(self, asked: Asked) -> Reader:
+        def again() -> Entry:
+            return self._entry(asked.work, (asked.capture,), asked.captured)
+
+        # Looked for by what is asked, which may be less than what a pass would keep.
+        found = self._store.find(asked.work.identity, (asked.capture,), asked.layers)
+        return Reader(found or again(), asked.capture, again)
+
+    def _answer(self, asked: Asked, reader: Reader, layers: tuple[int, ...]) -> Activations:
+        opened, values = reader.read(layers)
+        entry, capture, work = opened.entry, asked.capture, asked.work
         ids = tuple(example.id for example in self.examples)
         if entry.ids != ids:
             raise PairingError(
                 f"{entry.folder} holds other examples than data {self._dataset.name!r} although "
                 "their digests agree; delete the folder"
             )
+        chosen = entry.manifest["positions"][capture.position]
         return Activations(
             stage=work.stage,
             site=capture.site,
@@ -279,12 +299,16 @@ class Source:
             layers=layers,
             layer_types=tuple(entry.layer_types[layer] for layer in layers),
             ids=ids,
-            values=entry.values(capture, layers),
-            token_ids=entry.token_ids(),
+            values=values,
+            token_ids=opened.token_ids,
             n_truncated=entry.manifest["n_truncated"],
             model_digest=work.identity.weights,
             key=entry.manifest["entry_key"],
             dtype=work.identity.dtype,
+            owners=opened.owners,
+            token_index=opened.token_index,
+            left_out=chosen["left_out"],
+            n_at_sink=chosen["n_at_sink"],
         )
 
 
@@ -293,8 +317,3 @@ def _say_waiting(stage: Stage) -> None:
 
     text = f"{stage.label}: waiting for another process that computes the same activations"
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

@@ -1,18 +1,26 @@
-"""Files whose names carry the digest of their content, and safetensors without torch."""
+"""Files whose names carry the digest of their content, and safetensors read tensor by tensor.
+
+A shard may hold the tokens of many examples in all layers, so that no file is ever held in memory
+whole: its digest is computed while it streams by, and a tensor is read from its offset.
+"""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from safetensors import SafetensorError, deserialize
 
 from olmo_stages.atomic import write_file
 from olmo_stages.errors import StoreError
 
-_DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I64": np.int64}
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8"}
+_BLOCK = 1 << 20
 
 
 def write_digested(folder: Path, stem: str, content: bytes) -> str:
@@ -22,48 +30,110 @@ def write_digested(folder: Path, stem: str, content: bytes) -> str:
     return name
 
 
-def read_digested(path: Path) -> bytes:
-    """Read a file and check it against the digest in its name.
+@dataclass(frozen=True)
+class Checked:
+    """A safetensors file that was undamaged when it was opened.
+
+    Args:
+        path: the file.
+        mark: inode, size and time of the last change when it was checked.
+        header: name, dtype, shape and offsets of each tensor, and the metadata.
+        start: offset of the data in the file.
+    """
+
+    path: Path
+    mark: tuple[int, int, int]
+    header: Mapping[str, Any]
+    start: int
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Metadata in the header."""
+        return self.header.get("__metadata__", {})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it.
+
+        Raises:
+            StoreError: the file does not hold it.
+        """
+        if name not in self.header:
+            raise StoreError(f"{self.path} does not hold {name}; {_remedy(self.path)}")
+        return tuple(self.header[name]["shape"])
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Read one tensor and nothing else; bfloat16 becomes float32, which holds it exactly.
+
+        Raises:
+            StoreError: the file has been removed or changed since it was checked, or does not hold
+                the tensor.
+        """
+        shape = self.shape(name)
+        begin, end = self.header[name]["data_offsets"]
+        with _opened(self.path) as file:
+            file.seek(self.start + begin)
+            data = file.read(end - begin)
+            if _mark(file) != self.mark or len(data) != end - begin:
+                raise StoreError(
+                    f"{self.path} was changed while it was in use; {_remedy(self.path)}"
+                )
+        dtype = self.header[name]["dtype"]
+        if dtype == "BF16":
+            bits = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
+            return bits.view(np.float32).reshape(shape)
+        return np.frombuffer(data, dtype=_DTYPES[dtype]).reshape(shape)
+
+
+def check(path: Path) -> Checked:
+    """Check a file against the digest in its name, holding one block of it at a time.
 
     Raises:
         StoreError: it is damaged, missing or unreadable.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); {_remedy(path)}") from error
-    if xxhash.xxh3_128_hexdigest(content) != path.name.split(".")[-2]:
-        raise StoreError(f"{path} is damaged: its content does not fit its digest; {_remedy(path)}")
-    return content
-
-
-def tensors(content: bytes) -> dict[str, np.ndarray]:
-    """Decode safetensors without torch; bfloat16 becomes float32, which holds it exactly."""
-    found: dict[str, np.ndarray] = {}
-    for name, tensor in deserialize(content):
-        data, shape = tensor["data"], tensor["shape"]
-        if tensor["dtype"] == "BF16":
-            bits = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-            found[name] = bits.view(np.float32).reshape(shape)
-        else:
-            found[name] = np.frombuffer(data, dtype=_DTYPES[tensor["dtype"]]).reshape(shape)
-    return found
-
-
-def metadata(content: bytes) -> Mapping[str, str]:
-    """Metadata in the header of a safetensors file."""
-    length = int.from_bytes(content[:8], "little")
-    header: dict[str, Any] = json.loads(content[8 : 8 + length])
-    return header.get("__metadata__", {})
+    hasher = xxhash.xxh3_128()
+    block = memoryview(bytearray(_BLOCK))
+    with _opened(path) as file:
+        # Before the first byte is read, so that any later change shows.
+        mark = _mark(file)
+        while n := file.readinto(block):
+            hasher.update(block[:n])
+        if hasher.hexdigest() != path.name.split(".")[-2]:
+            raise StoreError(
+                f"{path} is damaged: its content does not fit its digest; {_remedy(path)}"
+            )
+        file.seek(0)
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if length <= mark[1] else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise StoreError(f"{path} is damaged: it is no safetensors file; {_remedy(path)}")
+    return Checked(path, mark, header, 8 + length)
 
 
 def is_sound(path: Path, expected: Mapping[str, str]) -> bool:
     """Whether a file is undamaged and its metadata is as expected."""
     try:
-        content = read_digested(path)
-        return dict(metadata(content)) == dict(expected) and bool(deserialize(content))
-    except (StoreError, SafetensorError, ValueError):
+        return dict(check(path).metadata) == dict(expected)
+    except StoreError:
         return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except StoreError:  # an OSError too, but it already says what happened
+        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); {_remedy(path)}") from error
+
+
+def _mark(file: BufferedReader) -> tuple[int, int, int]:
+    stat = os.fstat(file.fileno())
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _remedy(path: Path) -> str:

@@ -35,6 +35,23 @@ class Work:
     n_layers: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question about activations, checked.
+
+    Args:
+        work: the stage's.
+        capture: site and position.
+        layers: those of the answer, in its order.
+        captured: those that a forward pass would keep.
+    """
+
+    work: Work
+    capture: Capture
+    layers: tuple[int, ...]
+    captured: tuple[int, ...]
+
+
 def describe(
     stage: Stage,
     dataset: Dataset,
@@ -103,6 +120,19 @@ def check_layers(work: Work, layers: Sequence[int]) -> None:
             f"layers {list(layers)} of {work.stage.label}: choose one or more of "
             f"{EMBEDDING_LAYER} (embeddings) to {work.n_layers - 1}"
         )
+
+
+def ask(work: Work, capture: Capture, layers: tuple[int, ...] | None) -> Asked:
+    """Check what is asked; None asks for all blocks, and then a pass keeps the embeddings too.
+
+    Raises:
+        ConfigError: a layer that the model does not have.
+    """
+    blocks = tuple(range(work.n_layers))
+    if layers is None:
+        return Asked(work, capture, blocks, (EMBEDDING_LAYER, *blocks))
+    check_layers(work, layers)
+    return Asked(work, capture, layers, layers)
 
 
 def _first(path: Path, config: dict[str, Any], *names: str) -> int:

@@ -24,6 +24,9 @@ from olmo_stages.models.captures import Capture
 SHARD_EXAMPLES = 512
 """Examples of one shard; independent of batch size, so that a later run can reuse it."""
 
+SHARD_ROWS = 4096
+"""Most rows of position `tokens` in a shard, all captures together; in all layers of a 7B model in
+bfloat16 about a gigabyte, of which a writer holds a few copies."""
 
 REMOVED = ".removed"
 """End of the name of a folder that is being removed."""
@@ -56,12 +59,14 @@ class Store:
             heartbeats counts as dead, on whatever machine it was.
         lock_timeout_s: how long to wait for a living writer before computing all the same.
         shard_examples: examples of one shard.
+        shard_rows: most rows of position `tokens` in a shard.
     """
 
     root: Path
     heartbeat_s: float = 10.0
     lock_timeout_s: float = 6 * 3600.0
     shard_examples: int = SHARD_EXAMPLES
+    shard_rows: int = SHARD_ROWS
 
     def find(
         self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]

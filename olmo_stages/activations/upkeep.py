@@ -131,7 +131,7 @@ def _verified(row: EntryRow) -> EntryRow:
     try:
         entry = read_entry(row.folder)
         for name in entry.file_names if isinstance(entry, Entry) else ():
-            files.read_digested(row.folder / name)
+            files.check(row.folder / name)
     except StoreError as error:
         return replace(row, state=DAMAGED, problem=str(error))
     return row

@@ -45,6 +45,7 @@ from olmo_stages.types import (
     Site,
     Stage,
     check_choice,
+    check_pooled,
 )
 
 
@@ -85,7 +86,7 @@ class Probe:
     def __post_init__(self) -> None:
         check_choice("analysis.kind", self.kind, get_args(Kind))
         check_choice("analysis.site", self.site, get_args(Site))
-        check_choice("analysis.position", self.position, get_args(Position))
+        check_pooled("analysis.position", self.position)
         for option, least in (
             ("n_folds", 2),
             ("n_inner", 2),

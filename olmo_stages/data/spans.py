@@ -6,7 +6,7 @@ templates and tokenizers differ in how many tokens follow the content.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -15,7 +15,7 @@ from olmo_stages.data.formats import Rendered, Span
 from olmo_stages.errors import DataError, ModelError
 from olmo_stages.types import Position, check_choice
 
-POSITIONS = ("last", "mean", "first_content", "last_content")
+POSITIONS: tuple[Position, ...] = get_args(Position)
 
 ATTENTION_SINK = 0
 """Sequence position whose activations are huge whatever the token is (Sun et al. 2402.17762)."""
@@ -123,20 +123,22 @@ def tokenize(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> Promp
 
 
 def resolve(prompt: Prompt, position: Position) -> tuple[int, ...]:
-    """Token indices whose activations are averaged for a position.
+    """Token indices that are read for a position.
 
     - `last`: the last token of the prompt, template included: where the answer begins.
     - `last_content`: the last content token that is not special.
     - `first_content`: the first content token that is not special.
-    - `mean`: all content tokens that are not special, except the attention sink at sequence
-      position 0, unless it is the only one.
+    - `mean`: the average of all content tokens that are not special, except the attention sink at
+      sequence position 0. Where the sink is the only content token it is read all the same, so
+      that no example is lost; `reads_sink` tells.
+    - `tokens`: the tokens of `mean`, one row each.
 
     Args:
         prompt: the tokenised prompt.
         position: name of the position.
 
     Returns:
-        Ascending indices into `prompt.token_ids`; exactly one, except for `mean`.
+        Ascending indices into `prompt.token_ids`; exactly one, except for `mean` and `tokens`.
     """
     check_choice("position", position, POSITIONS)
     content = prompt.content_tokens
@@ -147,8 +149,43 @@ def resolve(prompt: Prompt, position: Position) -> tuple[int, ...]:
             return (content[-1],)
         case "first_content":
             return (content[0],)
-        case "mean":
+        case "mean" | "tokens":
             return tuple(i for i in content if i != ATTENTION_SINK) or content
+
+
+def left_out(prompt: Prompt, position: Position) -> dict[str, int]:
+    """Count the tokens of a prompt that a position for all content leaves out, by reason.
+
+    Each token has one reason, the first of these that holds, so that the counts and the tokens
+    that are read add up to the prompt after truncation.
+
+    - `sink`: the token at sequence position 0, whatever it is (content, BOS or turn marker).
+    - `special`: a special token (BOS, turn marker, end of text), inside a content or around it.
+    - `template`: any other token around the content.
+
+    Args:
+        prompt: the tokenised prompt.
+        position: name of the position.
+
+    Returns:
+        Counts of the three reasons for `mean` and `tokens`; nothing for a position that reads a
+        single token by its definition.
+    """
+    if position not in {"mean", "tokens"}:
+        return {}
+    counts = {"sink": 0, "special": 0, "template": 0}
+    for i in set(range(len(prompt.token_ids))).difference(resolve(prompt, position)):
+        special = "special" if prompt.special[i] else "template"
+        counts["sink" if i == ATTENTION_SINK else special] += 1
+    return counts
+
+
+def reads_sink(prompt: Prompt, position: Position) -> bool:
+    """Whether what is read is the attention sink, the token at sequence position 0, and no other.
+
+    So it is for `mean` and `tokens` only where no other content token is left.
+    """
+    return resolve(prompt, position) == (ATTENTION_SINK,)
 
 
 def _encode(rendered: Rendered, tokenizer: Tokenizer) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ class Capture(NamedTuple):
 
 
 class Key(NamedTuple):
-    """Name of one pooled tensor."""
+    """Name of the activations of one capture in one layer."""
 
     site: Site
     position: Position

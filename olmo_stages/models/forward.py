@@ -2,7 +2,7 @@
 
 It runs the decoder without its vocabulary head, stops after the last layer asked for, pads on the
 right (exact for causal models) with attention mask and position ids, and pools inside the hooks, so
-that a batch leaves one vector per example, site, position and layer.
+that a batch leaves one vector per example, site, position and layer, or one per token asked for.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ class Item:
     Args:
         id: for error messages.
         token_ids: the prompt, without padding.
-        tokens: for each position, the indices of the tokens that are averaged.
+        tokens: for each position, the indices of the tokens that are read, ascending.
     """
 
     id: str
@@ -66,7 +66,7 @@ def pooled(
     *,
     token_budget: int,
     on_batch: Callable[[int], None] = lambda _n_examples: None,
-) -> dict[Key, Float[torch.Tensor, "example d_model"]]:
+) -> dict[Key, Float[torch.Tensor, "row d_model"]]:
     """Run the decoder and pool its hidden states.
 
     Args:
@@ -79,7 +79,8 @@ def pooled(
 
     Returns:
         One tensor per capture and layer on the CPU; float32 for means, which are also summed in
-        float32, else the model's dtype.
+        float32, else the model's dtype. A row is an example or, at position `tokens`, a token:
+        examples in order, the tokens of each ascending.
 
     Raises:
         ModelError: a token id that the model has no embedding for.
@@ -159,23 +160,25 @@ def _reader(
                 f"layer {key.layer}, {key.site}: shape {tuple(hidden.shape)} for a batch of "
                 f"{tuple(chosen.shape)} tokens; this architecture is not supported"
             )
-        found[key] = pool(hidden, chosen, mean=key.position == "mean")
+        rows = pool(hidden, chosen, mean=key.position == "mean")
+        # The tokens of all layers together may not fit beside the model.
+        found[key] = rows.cpu() if key.position == "tokens" else rows
 
     return read
 
 
 def pool(
     hidden: Hidden, chosen: Bool[torch.Tensor, "example token"], *, mean: bool
-) -> Float[torch.Tensor, "example d_model"]:
+) -> Float[torch.Tensor, "row d_model"]:
     """Pool the chosen tokens of each example.
 
     Args:
         hidden: hidden states, in the model's dtype.
-        chosen: the tokens; exactly one an example unless `mean`.
-        mean: average in float32; else the one token as it is.
+        chosen: the tokens.
+        mean: average in float32; else each token as it is.
 
     Returns:
-        One vector per example.
+        One vector per example if `mean`; else one per token, by example, then ascending.
     """
     if not mean:
         return hidden[chosen]
@@ -208,9 +211,11 @@ def _token_mask(
     for row, item in enumerate(batch):
         chosen[row, list(item.tokens[position])] = True
     counts = chosen.sum(dim=1)
-    if not bool((counts >= 1).all() if position == "mean" else (counts == 1).all()):
+    several = position in {"mean", "tokens"}
+    if not bool((counts >= 1).all() if several else (counts == 1).all()):
         raise ModelError(
-            f"position {position!r} must choose one token of each example, or several for a mean"
+            f"position {position!r} must choose {'at least' if several else 'exactly'} one token "
+            f"of each example, not {counts.tolist()}"
         )
     return chosen.to(device)
 
@@ -227,7 +232,9 @@ def _check_ids(decoder: Decoder, items: Sequence[Item]) -> None:
 def _check_finite(key: Key, batch: Sequence[Item], vectors: torch.Tensor) -> None:
     finite = torch.isfinite(vectors).all(dim=-1)
     if not bool(finite.all()):
-        first = batch[int(torch.nonzero(~finite)[0])].id
+        tokens = key.position == "tokens"
+        owners = [item.id for item in batch for _ in (item.tokens["tokens"] if tokens else (0,))]
+        first = owners[int(torch.nonzero(~finite)[0])]
         raise NonFiniteError(
             f"layer {key.layer}, {key.site}: activations of example {first!r} are not finite in "
             f"{vectors.dtype}; use compute.dtype=float32 or leave the example out"

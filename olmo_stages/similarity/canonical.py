@@ -86,7 +86,7 @@ class SVCCA:
 
 @dataclass(frozen=True)
 class PWCCA:
-    """Canonical correlations weighted by how much of the neurons each canonical variate accounts for.
+    """Canonical correlations weighted by how much of the neurons each variate accounts for.
 
     The weights come from one side; the score is the mean of both choices of that side.
 
@@ -168,7 +168,7 @@ def canonical_correlations(
     Raises:
         DataError: so few rows that correlations of 1 are forced, or a side that is constant.
     """
-    first, second = _bases(x - x.mean(axis=0), y - y.mean(axis=0))
+    first, second = _bases(x, y)
     return np.clip(np.linalg.svd(first.T @ second, compute_uv=False), 0, 1)
 
 
@@ -178,12 +178,11 @@ def projection_weighted(
     """Projection-weighted canonical correlation, with the weights of `x` and with those of `y`.
 
     The weight of a canonical variate h of a side is the sum of |<h, neuron>| over its neurons, the
-    columns.
+    columns; it does not matter whether they are centred, since h is.
 
     Raises:
         DataError: so few rows that correlations of 1 are forced, or a side that is constant.
     """
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     first, second = _bases(x, y)
     u, correlations, vt = np.linalg.svd(first.T @ second, full_matrices=False)
     correlations = np.clip(correlations, 0, 1)
@@ -205,8 +204,8 @@ def few_rows(n_rows: int, n_components: int) -> str:
     if n_rows >= ROWS_PER_COMPONENT * n_components:
         return ""
     return (
-        f"{n_rows} rows for {n_components} components, fewer than {ROWS_PER_COMPONENT} a component: "
-        "canonical correlations of unrelated layers are high too, so compare with the null"
+        f"{n_rows} rows for {n_components} components, fewer than {ROWS_PER_COMPONENT} a "
+        "component: canonical correlations of unrelated layers are high too, so compare with the null"
     )
 
 
@@ -218,27 +217,39 @@ def _check_share(variance: float) -> None:
 def _bases(
     x: Float[np.ndarray, "row component"], y: Float[np.ndarray, "row other_component"]
 ) -> tuple[Float[np.ndarray, "row direction"], Float[np.ndarray, "row other_direction"]]:
-    """Orthonormal bases of the column spaces of two centred sides."""
+    """Orthonormal bases of the spaces that the centred columns of two sides span.
+
+    Raises:
+        DataError: so few rows that correlations of 1 are forced, or a side that is constant.
+    """
     first, second = _basis(x), _basis(y)
     n_rows, both = len(x), first.shape[1] + second.shape[1]
     if both >= n_rows:
         raise DataError(
             f"{first.shape[1]} and {second.shape[1]} components of {n_rows} rows: "
-            f"{both - n_rows + 1} canonical correlations would be 1 whatever the data; give more "
-            "than as many rows as components of both sides, or keep less of the variance"
+            f"{min(both - n_rows + 1, first.shape[1], second.shape[1])} canonical correlations "
+            "would be 1 whatever the data; give more rows than both sides have components, or "
+            "keep less of the variance"
         )
     return first, second
 
 
 def _basis(side: Float[np.ndarray, "row component"]) -> Float[np.ndarray, "row direction"]:
-    """Orthonormal basis of the columns; a column that the others explain adds no direction."""
-    lengths = np.linalg.norm(side, axis=0)
-    varying = lengths > 0
+    """Orthonormal basis of the centred columns; one that the others explain adds no direction.
+
+    Raises:
+        DataError: every column is constant.
+    """
+    columns = side - side.mean(axis=0)
+    lengths = np.linalg.norm(columns, axis=0)
+    # A component may live in rows that were left out of this subset.
+    varying = lengths > len(side) * np.finfo(np.float64).eps * np.linalg.norm(side, axis=0)
     if not varying.any():
         raise DataError(
-            f"constant features: none of {side.shape[1]} components varies over {len(side)} rows"
+            f"constant features: none of {side.shape[1]} components varies over {len(side)} rows; "
+            "read another position, or leave the layer out with analysis.layers"
         )
-    basis, triangle, _ = linalg.qr(
-        side[:, varying] / lengths[varying], mode="economic", pivoting=True, check_finite=False
-    )
+    basis, triangle = linalg.qr(
+        columns[:, varying] / lengths[varying], mode="economic", pivoting=True, check_finite=False
+    )[:2]
     return basis[:, : int(np.sum(np.abs(np.diag(triangle)) > EXPLAINED))]

@@ -10,7 +10,7 @@ MIN_ROWS = 4
 
 
 def centred(values: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row d_model"]:
-    """Values less the mean of each dimension, float64.
+    """Values less the mean of each dimension, float64; exactly 0 where a dimension is constant.
 
     Raises:
         DataError: fewer than 4 rows, or no dimension varies.
@@ -28,7 +28,9 @@ def centred(values: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row 
     wide = values.astype(np.float64)
     mean = wide.mean(axis=0)
     wide -= mean
-    if np.abs(wide).max() <= n_rows * np.finfo(np.float64).eps * np.abs(mean).max():
+    rounding = n_rows * np.finfo(np.float64).eps * np.abs(mean)
+    wide[:, np.abs(wide).max(axis=0) <= rounding] = 0
+    if not wide.any():
         raise DataError(
             f"constant features: none of {d_model} dimensions varies over {n_rows} rows; read "
             "another position, or leave the layer out with analysis.layers"
@@ -60,7 +62,7 @@ def principal_components(
     wide = centred(values)
     if wide.shape[1] > wide.shape[0]:
         # The triangle has the same rows up to a rotation, and is smaller.
-        wide = np.linalg.qr(wide.T, mode="r").T
+        wide = np.asarray(np.linalg.qr(wide.T, mode="r")).T
     left, singular, _ = np.linalg.svd(wide, full_matrices=False)
     precision = np.finfo(values.dtype).eps * max(values.shape)
     kept = int(np.sum(singular > precision * singular[0]))

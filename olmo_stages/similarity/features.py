@@ -70,7 +70,7 @@ class Features:
             # A mean to 7 digits is enough: what is left of it is taken out of the tables again.
             mean[columns] = weights @ part
             if not np.isfinite(mean[columns]).all():
-                raise _not_finite(part, where)
+                raise NonFiniteError(f"{where}: {_not_finite(part)}")
             part -= mean[columns].astype(np.float32)
             variance[columns] = np.einsum("rd,rd->d", part, part) / n
         if not (np.sqrt(variance) > resolution * np.abs(mean)).any() or not variance.any():
@@ -134,9 +134,9 @@ class Features:
         return self.few if variant == "raw" else self.few * self.shrink.astype(np.float32)
 
 
-def _not_finite(values: Float[np.ndarray, "row column"], where: str) -> NonFiniteError:
+def _not_finite(values: Float[np.ndarray, "row column"]) -> str:
     finite = np.isfinite(values).all(axis=1)
-    return NonFiniteError(
-        f"{where}: {np.sum(~finite)} of {len(values)} rows are not finite, the first is row "
+    return (
+        f"{np.sum(~finite)} of {len(values)} rows are not finite, the first is row "
         f"{int(np.argmin(finite))}; use compute.dtype=float32 or leave the example out"
     )

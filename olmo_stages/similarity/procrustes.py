@@ -128,18 +128,20 @@ def angular_distance(
         Williams et al. 2021, 2110.14739, eq. 4 with alpha = 1 (the package netrep).
     """
     first, second = (side / np.linalg.norm(side) for side in (_narrow(x), _narrow(y)))
-    u, _, vt = np.linalg.svd(first.T @ second, full_matrices=False)
-    # 2 - 2 cos is the sum of what each side has in no common direction and of what still differs
-    # in the common ones; unlike arccos it keeps its digits near zero.
-    outside = [1 - np.square(first @ u).sum(), 1 - np.square(second @ vt.T).sum()]
-    chord = np.square(first @ u - second @ vt.T).sum() + sum(max(0.0, part) for part in outside)
-    return float(2 * np.arcsin(min(np.sqrt(chord) / 2, np.sqrt(0.5))))
+    width = max(first.shape[1], second.shape[1])
+    first, second = (np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in (first, second))
+    u, _, vt = np.linalg.svd(first.T @ second)
+    # Twice the arcsine of half the chord is the same angle, and keeps its digits near zero.
+    half_chord = np.linalg.norm(first @ u - second @ vt.T) / 2
+    return float(2 * np.arcsin(min(half_chord, np.sqrt(0.5))))
 
 
 def _narrow(values: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row narrow"]:
     """Centred values, rotated into at most as many dimensions as there are rows."""
     wide = centred(values)
-    return wide if wide.shape[1] <= len(wide) else np.linalg.qr(wide.T, mode="r").T
+    if wide.shape[1] <= len(wide):
+        return wide
+    return np.asarray(np.linalg.qr(wide.T, mode="r")).T
 
 
 def _held_out(

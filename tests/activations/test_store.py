@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.activations import entry as entry_module
-from olmo_stages.activations import upkeep
+from olmo_stages.activations import reading, upkeep
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store, lock_path
 from olmo_stages.errors import StoreError
@@ -198,7 +198,7 @@ def test_an_entry_without_manifest_is_computed_again(make_source, stage, store):
 
 
 def test_an_entry_of_a_later_version_is_not_read(make_source, stage, store, monkeypatch):
-    monkeypatch.setattr(entry_module, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(entry_module, "FORMAT_VERSION", entry_module.FORMAT_VERSION + 1)
     make_source()(stage)
     monkeypatch.undo()
     assert read_entry(folder_of(store)) is None
@@ -366,16 +366,16 @@ def test_an_entry_removed_between_finding_and_reading_is_computed_again(
     make_source, stage, store, monkeypatch
 ):
     make_source()(stage)
-    real = entry_module.Entry.values
+    real = reading.open_entry
     calls = []
 
-    def values(self, *args):
-        calls.append(self.folder)
+    def open_entry(entry, capture):
+        calls.append(entry.folder)
         if len(calls) == 1:
             upkeep.gc(store, max_bytes=0)
-        return real(self, *args)
+        return real(entry, capture)
 
-    monkeypatch.setattr(entry_module.Entry, "values", values)
+    monkeypatch.setattr(reading, "open_entry", open_entry)
     source = make_source()
     assert source(stage).values.shape == (8, 11, 32)
     assert source.forward_passes[stage] == 3

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from olmo_stages.data.formats import render
-from olmo_stages.data.spans import Prompt, TokenSpan, resolve, tokenize
+from olmo_stages.data.spans import Prompt, TokenSpan, left_out, reads_sink, resolve, tokenize
 from olmo_stages.errors import DataError, ModelError
 from olmo_stages.types import Example, Message
 
@@ -218,3 +218,67 @@ def test_a_tokenizer_without_offsets_is_refused(tokenizer):
 def test_content_tokens_are_ascending_and_unique():
     spans = (TokenSpan(0, 2, "user"), TokenSpan(1, 3, "assistant"))
     assert Prompt("x", (5, 6, 7), spans, (False, False, False), 0).content_tokens == (0, 1, 2)
+
+
+# Tokens as rows, and what is left out
+
+
+def test_tokens_are_those_of_the_mean():
+    tokenizer = characters(bos=True)
+    for prompt in (prompt_of(CHAT, tokenizer), prompt_of(text("abc"), tokenizer)):
+        assert resolve(prompt, "tokens") == resolve(prompt, "mean")
+        assert len(resolve(prompt, "tokens")) >= 3
+    assert resolve(prompt_of(text("abc"), characters()), "tokens") == (1, 2)
+
+
+def test_tokens_of_a_single_token_are_that_token():
+    assert resolve(prompt_of(text("a"), characters()), "tokens") == (0,)
+
+
+@pytest.mark.parametrize("position", ["mean", "tokens"])
+def test_left_out_of_a_raw_text(position):
+    # <s> is the sink; </s> inside and at the end are special; a, b, c are read.
+    prompt = prompt_of(text("ab</s>c"), characters(bos=True, eos=True))
+    assert left_out(prompt, position) == {"sink": 1, "special": 2, "template": 0}
+    # Without BOS the sink is the first content token.
+    prompt = prompt_of(text("abc"), characters())
+    assert left_out(prompt, position) == {"sink": 1, "special": 0, "template": 0}
+    assert not reads_sink(prompt, position)
+
+
+def test_left_out_of_a_chat():
+    # Each turn: <|im_start|> role \n content <|im_end|> \n; in the end <|im_start|> assistant \n.
+    prompt = prompt_of(text("hi"), characters(), format="chat_fixed")
+    template = len("user\n") + len("\n") + len("assistant\n")
+    assert left_out(prompt, "tokens") == {"sink": 1, "special": 2, "template": template}
+    assert len(prompt.token_ids) == 1 + 2 + template + len("hi")
+
+
+@pytest.mark.parametrize("max_length", [20, 30, LONG])
+@pytest.mark.parametrize("example", [CHAT, text("abc</s>d" * 5)])
+def test_what_is_read_and_what_is_left_out_add_up(example, max_length):
+    prompt = prompt_of(example, characters(bos=True, eos=True), max_length=max_length)
+    n = len(resolve(prompt, "tokens")) + sum(left_out(prompt, "tokens").values())
+    assert n == len(prompt.token_ids)
+
+
+def test_a_lone_sink_is_read_and_not_left_out():
+    prompt = prompt_of(text("a"), characters(eos=True))
+    assert left_out(prompt, "tokens") == {"sink": 0, "special": 1, "template": 0}
+    assert reads_sink(prompt, "tokens")
+    assert reads_sink(prompt, "mean")
+    assert not reads_sink(prompt_of(text("ab"), characters(eos=True)), "tokens")
+
+
+def test_single_tokens_leave_nothing_out_but_may_be_the_sink():
+    prompt = prompt_of(text("abc"), characters())
+    assert left_out(prompt, "last") == left_out(prompt, "first_content") == {}
+    assert reads_sink(prompt, "first_content")
+    assert not reads_sink(prompt, "last")
+    assert not reads_sink(prompt_of(text("abc"), characters(bos=True)), "first_content")
+
+
+def test_the_sink_after_truncation_is_the_first_token_that_is_left():
+    prompt = prompt_of(text("abcdef"), characters(), max_length=3)
+    assert resolve(prompt, "tokens") == (1, 2)
+    assert left_out(prompt, "tokens") == {"sink": 1, "special": 0, "template": 0}

@@ -1,4 +1,4 @@
-"""Figures that analyses hand out: one value a layer, with interval and null, as plotly JSON."""
+"""One value a layer, with interval and null, as lines over the layers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from olmo_stages.errors import ConfigError
+from olmo_stages.figures.wording import TYPE_NAMES, escape, layer_name, numbers, or_gap
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 # Okabe & Ito 2008, told apart with any colour vision; yellow is left out, it fades on white.
@@ -17,11 +18,6 @@ _SYMBOLS = {
     "sliding_attention": "circle-open",
     "full_attention": "diamond",
     "": "circle",
-}
-_TYPE_NAMES = {
-    "embedding": "embeddings",
-    "sliding_attention": "sliding attention",
-    "full_attention": "full attention",
 }
 
 
@@ -47,7 +43,8 @@ def layer_curves(
     """Draw a metric over layers: one line per stage and variant, its interval as a band.
 
     Layers of full attention, of sliding attention and the embeddings have their own symbols. A
-    measurement that is not about one layer is a level line. Undefined values are gaps.
+    measurement that is not about one layer is a level line. Undefined values are gaps. A stage that
+    is compared with several references has a line for each.
 
     Args:
         measurements: rows; those of other metrics are left out.
@@ -86,25 +83,35 @@ def _lines(rows: Sequence[Measurement], variants: Mapping[str, str] | None) -> l
     order = list(variants) if variants else list(dict.fromkeys(row.variant for row in wanted))
     lines: list[_Line] = []
     for variant in order:
+        shown = variant if variants is None else variants[variant]
         for stage in stages:
-            own = [row for row in wanted if (row.stage, row.variant) == (stage, variant)]
-            if not own:
-                continue
-            shown = variant if variants is None else variants[variant]
-            index = len(lines)
-            lines.append(
-                _Line(
-                    name=_name(stage, shown, many_stages=len(stages) > 1),
-                    rows=_ordered(own),
-                    colour=_COLOURS[index % len(_COLOURS)],
-                    dash=_DASHES[index // len(_COLOURS) % len(_DASHES)],
+            of_both = [row for row in wanted if (row.stage, row.variant) == (stage, variant)]
+            for reference, own in _by_reference(of_both).items():
+                index = len(lines)
+                lines.append(
+                    _Line(
+                        name=_name(
+                            stage + reference, shown, whole=len(stages) > 1 or reference != ""
+                        ),
+                        rows=_ordered(own),
+                        colour=_COLOURS[index % len(_COLOURS)],
+                        dash=_DASHES[index // len(_COLOURS) % len(_DASHES)],
+                    )
                 )
-            )
     return lines
 
 
-def _name(stage: str, variant: str, *, many_stages: bool) -> str:
-    parts = [stage] if many_stages or not variant else []
+def _by_reference(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Rows by ` vs REFERENCE`; all rows under an empty name where they share a reference."""
+    names = dict.fromkeys(row.reference for row in rows)
+    if len(names) < 2:
+        return {"": list(rows)} if rows else {}
+    shown = {name: f" vs {name}" if name else "" for name in names}
+    return {shown[name]: [row for row in rows if row.reference == name] for name in names}
+
+
+def _name(stage: str, variant: str, *, whole: bool) -> str:
+    parts = [stage] if whole or not variant else []
     return " · ".join([*parts, variant] if variant else parts)
 
 
@@ -140,14 +147,14 @@ def _traces(line: _Line, layers: Sequence[int]) -> list[dict[str, Any]]:
 def _curve(line: _Line, rows: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "x": [row.layer for row in rows],
-        "y": [_or_gap(row.value) for row in rows],
-        "name": _escape(line.name),
+        "y": [or_gap(row.value) for row in rows],
+        "name": escape(line.name),
         "legendgroup": line.name,
         "mode": "lines+markers",
         "line": {"color": line.colour, "dash": line.dash, "width": 2},
         "marker": {"symbol": [_SYMBOLS.get(row.layer_type, "circle") for row in rows], "size": 8},
         "text": [_hover(row) for row in rows],
-        "hovertemplate": f"<b>{_escape(line.name)}</b><br>%{{text}}<extra></extra>",
+        "hovertemplate": f"<b>{escape(line.name)}</b><br>%{{text}}<extra></extra>",
         "connectgaps": False,
     }
 
@@ -174,7 +181,7 @@ def _band(line: _Line, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
 def _stretches(rows: Sequence[Measurement]) -> list[list[Measurement]]:
     stretches: list[list[Measurement]] = [[]]
     for row in rows:
-        if _or_gap(row.ci_low) is None or _or_gap(row.ci_high) is None:
+        if or_gap(row.ci_low) is None or or_gap(row.ci_high) is None:
             stretches.append([])
         else:
             stretches[-1].append(row)
@@ -182,14 +189,14 @@ def _stretches(rows: Sequence[Measurement]) -> list[list[Measurement]]:
 
 
 def _null(line: _Line, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
-    null = [_or_gap(row.null) for row in rows]
+    null = [or_gap(row.null) for row in rows]
     if not any(value is not None for value in null):
         return []
     return [
         {
             "x": [row.layer for row in rows],
             "y": null,
-            "name": f"{_escape(line.name)} · null",
+            "name": f"{escape(line.name)} · null",
             "legendgroup": line.name,
             "mode": "lines",
             "line": {"color": line.colour, "dash": "dot", "width": 1},
@@ -202,14 +209,14 @@ def _level(line: _Line, row: Measurement, layers: Sequence[int], *, named: bool)
     ends = [layers[0], layers[-1]] if layers else [0, 1]
     return {
         "x": ends,
-        "y": [_or_gap(row.value)] * 2,
-        "name": _escape(line.name),
+        "y": [or_gap(row.value)] * 2,
+        "name": escape(line.name),
         "legendgroup": line.name,
         "showlegend": named,
         "mode": "lines",
         "line": {"color": line.colour, "dash": "longdash", "width": 1.5},
         "text": [_hover(row)] * 2,
-        "hovertemplate": f"<b>{_escape(line.name)}</b><br>%{{text}}<extra></extra>",
+        "hovertemplate": f"<b>{escape(line.name)}</b><br>%{{text}}<extra></extra>",
     }
 
 
@@ -224,22 +231,13 @@ def _legend_of_symbols(lines: Sequence[_Line]) -> list[dict[str, Any]]:
             "marker": {"symbol": _SYMBOLS[kind], "color": "#555555", "size": 8},
             "hoverinfo": "skip",
         }
-        for kind, name in _TYPE_NAMES.items()
+        for kind, name in TYPE_NAMES.items()
         if kind in present
     ]
 
 
 def _hover(row: Measurement) -> str:
-    place = "all layers" if row.layer is None else f"layer {row.layer}"
-    place = "embeddings" if row.layer == EMBEDDING_LAYER else place
-    parts = [f"{place} {_TYPE_NAMES.get(row.layer_type, '')}".strip(), f"{row.value:.3f}"]
-    if row.ci_low is not None and row.ci_high is not None:
-        parts[-1] += f" [{row.ci_low:.3f}, {row.ci_high:.3f}]"
-    parts += [f"n = {row.n}, groups = {row.n_groups}"] if row.n else []
-    parts += [f"p = {row.p:.3g}"] if row.p is not None else []
-    parts += [f"p over layers = {row.p_max:.3g}"] if row.p_max is not None else []
-    parts += [_escape(row.note)] if row.note else []
-    return "<br>".join(parts)
+    return "<br>".join([layer_name(row.layer, row.layer_type), *numbers(row, "layers")])
 
 
 def _layout(title: str, y_label: str, layers: Sequence[int]) -> dict[str, Any]:
@@ -249,24 +247,14 @@ def _layout(title: str, y_label: str, layers: Sequence[int]) -> dict[str, Any]:
     names = ["emb" if layer == EMBEDDING_LAYER else str(layer) for layer in ticks]
     return {
         "template": "none",
-        "title": {"text": _escape(title)},
+        "title": {"text": escape(title)},
         "xaxis": {**axis, "title": {"text": "layer"}, "tickvals": ticks, "ticktext": names},
-        "yaxis": {**axis, "title": {"text": _escape(y_label)}},
+        "yaxis": {**axis, "title": {"text": escape(y_label)}},
         "legend": {"orientation": "v"},
         "hovermode": "closest",
     }
 
 
-def _or_gap(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
 def _transparent(colour: str) -> str:
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
-
-
-def _escape(text: str) -> str:
-    """Return text that plotly shows as it is: it understands a little HTML and `%{}`."""
-    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return plain.replace("%{", "%&#123;")
