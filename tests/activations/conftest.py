@@ -17,13 +17,13 @@ from olmo_stages.types import Example, Stage
 WORDS = ("<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(40)))
 
 
-def build_checkpoint(path, seed=0):
+def build_checkpoint(path, seed=0, n_layers=8):
     torch.manual_seed(seed)
     config = Olmo3Config(
         vocab_size=len(WORDS),
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=8,
+        num_hidden_layers=n_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=32,

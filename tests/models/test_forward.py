@@ -207,3 +207,81 @@ def test_token_ids_without_embedding_are_refused(models):
     decoder = find_decoder(models("olmo3"))
     with pytest.raises(ModelError, match=r"example 'x'.*97 embeddings"):
         pooled(decoder, [Item("x", (3, 97), {"last": (1,)})], [POST], (0,), token_budget=64)
+
+
+# Tokens as rows
+
+TOKENS = Capture("resid_post", "tokens")
+
+
+def with_tokens(length, seed):
+    """An item whose tokens are every second one from 1 on, and whose mean is over the same."""
+    some = tuple(range(1, length, 2))
+    return Item(f"e{seed}", item(length, seed).token_ids, {"tokens": some, "mean": some})
+
+
+def states_of(model, one, layer):
+    """Hidden states by transformers itself: one sequence, no hooks, no padding."""
+    with torch.no_grad():
+        ids = torch.tensor([one.token_ids])
+        return model.model(ids, output_hidden_states=True).hidden_states[layer + 1][0]
+
+
+def test_token_rows_are_the_hidden_states_at_their_tokens(models):
+    model = models("olmo3")
+    items = [with_tokens(length, s) for s, length in enumerate((9, 4, 13))]
+    found = pooled(find_decoder(model), items, [TOKENS], (-1, 3), token_budget=1000)
+    for layer in (-1, 3):
+        states = [states_of(model, one, layer) for one in items]
+        pairs = list(zip(states, items, strict=True))
+        expected = torch.cat([s[list(one.tokens["tokens"])] for s, one in pairs])
+        rows = found[Key(*TOKENS, layer)]
+        assert rows.shape == (4 + 2 + 6, 32)
+        assert relative(rows, expected) < 1e-5  # fp32 rounding
+        # Twin: the neighbouring tokens are other rows.
+        neighbours = torch.cat([s[[i - 1 for i in one.tokens["tokens"]]] for s, one in pairs])
+        assert relative(rows, neighbours) > 0.01
+
+
+def test_the_mean_of_an_examples_rows_is_its_mean(models):
+    items = [with_tokens(length, s) for s, length in enumerate((9, 4, 13))]
+    captures = [TOKENS, Capture("resid_post", "mean")]
+    found = pooled(find_decoder(models("olmo3")), items, captures, (5,), token_budget=1000)
+    rows = found[Key(*TOKENS, 5)].split([4, 2, 6])
+    for own, mean in zip(rows, found[Key("resid_post", "mean", 5)], strict=True):
+        torch.testing.assert_close(own.mean(dim=0), mean, rtol=1e-5, atol=1e-5)
+    assert relative(rows[0].mean(dim=0), found[Key("resid_post", "mean", 5)][1]) > 0.01
+
+
+def test_the_token_budget_changes_no_token_row(models):
+    decoder = find_decoder(models("olmo3"))
+    items = [with_tokens(3 + s, s) for s in range(8)]
+    key = Key(*TOKENS, 7)
+    big = pooled(decoder, items, [TOKENS], (7,), token_budget=10_000)[key]
+    small = pooled(decoder, items, [TOKENS], (7,), token_budget=1)[key]
+    assert big.shape == small.shape
+    assert relative(small, big) < 1e-5
+
+
+def test_token_rows_keep_the_models_dtype(fresh_model):
+    decoder = find_decoder(fresh_model("olmo3").to(torch.bfloat16))
+    found = pooled(decoder, [with_tokens(6, 0)], [TOKENS], (3,), token_budget=64)
+    assert found[Key(*TOKENS, 3)].dtype == torch.bfloat16
+
+
+def test_a_non_finite_token_row_names_its_example(fresh_model):
+    model = fresh_model("olmo3")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[96] = float("nan")
+    first = Item("first", (3, 5, 4, 6, 7), {"tokens": (1, 2, 3, 4)})
+    bad = Item("bad", (3, 4, 96), {"tokens": (2,)})
+    with pytest.raises(NonFiniteError, match="layer 0, resid_post: activations of example 'bad'"):
+        pooled(find_decoder(model), [first, bad], [TOKENS], (0,), token_budget=64)
+
+
+@pytest.mark.parametrize(("position", "tokens"), [("last", (1, 2)), ("tokens", ()), ("mean", ())])
+def test_a_wrong_number_of_tokens_is_refused(models, position, tokens):
+    one = Item("x", (3, 4, 5), {position: tokens})
+    capture = Capture("resid_post", position)
+    with pytest.raises(ModelError, match=f"position '{position}' must choose"):
+        pooled(find_decoder(models("olmo3")), [one], [capture], (0,), token_budget=64)
