@@ -340,3 +340,11 @@ def test_the_headline_compares_the_score_it_shows():
     difference = rows(result, "auroc_difference", "best_layer")[0]
     shown = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
     assert result.headline["auroc - reference"] == shown
+
+
+def test_a_row_a_token_is_refused_and_one_an_example_is_not():
+    with pytest.raises(ConfigError, match=r"analysis.position 'tokens' gives a row a token.*mean"):
+        probe(position="tokens")
+    with pytest.raises(ConfigError, match=r"analysis.position 'middle' does not exist"):
+        probe(position="middle")
+    assert probe(position="mean").position == "mean"
