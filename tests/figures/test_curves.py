@@ -154,3 +154,10 @@ def test_plotly_is_imported_only_to_draw():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_a_stage_with_two_references_has_a_line_for_each():
+    both = rows(reference="base") + rows(reference="mother", shift=0.01)
+    assert set(curves(draw(both))) == {"think_sft vs base · probe", "think_sft vs mother · probe"}
+    one = rows(reference="base") + rows("think_dpo", reference="think_sft")
+    assert set(curves(draw(one))) == {"think_sft · probe", "think_dpo · probe"}

@@ -1,0 +1,145 @@
+import json
+import math
+
+import plotly.graph_objects as go
+import pytest
+
+from olmo_stages.errors import ConfigError
+from olmo_stages.figures import stage_matrix
+from olmo_stages.types import Measurement
+
+ORDER = ["base", "think_sft", "think_dpo"]
+KINDS = {-1: "embedding", 0: "sliding_attention", 3: "full_attention"}
+VALUES = {("think_sft", "base"): 0.8, ("think_dpo", "base"): 0.6, ("think_dpo", "think_sft"): 0.9}
+
+
+def row(stage, reference, value, layer=0, **fields):
+    kind = KINDS.get(layer, "")
+    return Measurement("cka", value, stage, reference, layer, **({"layer_type": kind} | fields))
+
+
+def rows(layers=(-1, 0, 3), **fields):
+    return [
+        row(*pair, value - 0.1 * (layer or 0), layer, **fields)
+        for pair, value in VALUES.items()
+        for layer in layers
+    ]
+
+
+def draw(measurements, order=ORDER, **options):
+    title = options.pop("title", "stages")
+    return json.loads(stage_matrix(measurements, "cka", order=order, title=title, **options))
+
+
+def views(figure):
+    return {trace["name"]: trace for trace in figure["data"]}
+
+
+def test_rows_are_stages_and_columns_are_references_in_the_order_given():
+    figure = draw(rows())
+    assert views(figure)["layer 0 sliding attention"]["z"] == [
+        [None, 0.8, 0.6],
+        [0.8, None, 0.9],
+        [0.6, 0.9, None],
+    ]
+    assert figure["layout"]["yaxis"]["ticktext"] == ORDER
+    assert figure["layout"]["yaxis"]["range"] == [2.5, -0.5]  # the first on top
+    turned = draw(rows(), ORDER[::-1])
+    assert views(turned)["layer 0 sliding attention"]["z"][0] == [None, 0.9, 0.6]
+
+
+def test_a_directed_metric_is_not_mirrored():
+    z = views(draw(rows(), symmetric=False))["layer 0 sliding attention"]["z"]
+    assert z == [[None, None, None], [0.8, None, None], [0.6, 0.9, None]]
+
+
+def test_both_directions_are_kept_where_both_are_given():
+    z = views(draw([*rows(), row("base", "think_sft", 0.3)]))["layer 0 sliding attention"]["z"]
+    assert (z[0][1], z[1][0]) == (0.3, 0.8)
+
+
+def test_a_pair_of_different_layers_cannot_pass_for_symmetric():
+    best = row("think_sft", "base", 0.8, 3, reference_layer=0, reference_layer_type=KINDS[0])
+    with pytest.raises(ConfigError, match="symmetric=False"):
+        draw([best])
+    text = views(draw([best], symmetric=False))["layer 3 full attention"]["hovertext"][1][0]
+    assert "matched by layer 0 sliding attention of base" in text
+    draw([row("think_sft", "base", 0.8, 3, reference_layer=3)])  # the diagonal is
+
+
+def test_without_numbers_about_all_layers_the_menu_begins_with_the_mean_over_the_blocks():
+    figure = draw(rows())
+    menu = [it["label"] for it in figure["layout"]["updatemenus"][0]["buttons"]]
+    layers = ["embeddings", "layer 0 sliding attention", "layer 3 full attention"]
+    assert menu == ["mean over layers", *layers]
+    assert views(figure)["mean over layers"]["z"][1][0] == pytest.approx((0.8 + 0.5) / 2)
+
+
+def test_a_mean_needs_every_layer():
+    undefined = [*rows(), row("think_sft", "base", math.nan, 4)]  # and layer 4 of one pair only
+    z = views(draw(undefined))["mean over layers"]["z"]
+    assert [it for line in z for it in line if it is not None] == []
+
+
+def test_numbers_about_all_layers_are_taken_as_they_are():
+    kinds = ["full_attention", "sliding_attention", ""]
+    whole = [row("think_sft", "base", 0.1, None, layer_type=kind) for kind in kinds]
+    names = list(views(draw([*rows(), *whole])))
+    assert names[:3] == [
+        "all layers",
+        "all layers, sliding attention",
+        "all layers, full attention",
+    ]
+    assert "mean over layers" not in names
+
+
+def test_each_menu_entry_shows_its_own_layer():
+    figure = draw(rows())
+    buttons = figure["layout"]["updatemenus"][0]["buttons"]
+    assert [it["visible"] for it in figure["data"]] == [True, False, False, False]
+    for index, (button, trace) in enumerate(zip(buttons, figure["data"], strict=True)):
+        assert button["label"] == trace["name"]
+        assert button["args"][0]["visible"] == [it == index for it in range(4)]
+
+
+@pytest.mark.parametrize(("n", "written"), [(15, True), (16, False)])
+def test_few_stages_have_their_values_written_in_the_cells(n, written):
+    order = [f"step{i}" for i in range(n)]
+    trace = draw([row("step1", "step0", 0.75)], order)["data"][0]
+    assert ("texttemplate" in trace) is written
+    if written:
+        assert [it for line in trace["text"] for it in line if it] == ["0.75", "0.75"]
+
+
+def test_hover_tells_what_is_known():
+    one = row("think_sft", "base", 0.8, 3, ci_low=0.7, ci_high=0.9, null=0.01, n=9, n_groups=3)
+    text = views(draw([one]))["layer 3 full attention"]["hovertext"][1][0]
+    for part in ["think_sft and base", "0.800 [0.700, 0.900]", "null median 0.010", "n = 9"]:
+        assert part in text
+
+
+def test_the_figure_is_valid_plotly():
+    go.Figure(draw([*rows(), row("base", "base", math.nan)]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "options", "words"),
+    [
+        ([], {}, "no measurement of 'cka'"),
+        ([row("think_sft", "mother", 0.5)], {}, "'mother' is not in the order"),
+        (rows(), {"order": [*ORDER, "base"]}, "a stage is twice"),
+        ([*rows(), rows()[0]], {}, "between think_sft and base"),
+        (rows(), {"limits": (1.0, 0.0)}, "do not ascend"),
+    ],
+)
+def test_what_is_no_matrix_is_an_error(wrong, options, words):
+    with pytest.raises(ConfigError, match=words):
+        draw(wrong, **options)
+
+
+def test_text_from_data_is_shown_as_it_is():
+    odd = row("<b>s</b>", "<i>r", 0.5, note="<u>n")
+    text = json.dumps(draw([odd], ["<b>s</b>", "<i>r"], title="<a>t"))
+    for part in ["<b>s", "<i>r", "<u>n", "<a>t"]:
+        assert part not in text
+    assert "&lt;b&gt;s" in text
