@@ -1,7 +1,8 @@
 """How a result is laid out as a tracked run: name, tags, one row a layer, summary.
 
 Metrics are called `analysis/metric` for the main variant and `analysis/variant/metric` for others,
-the same in every run, so that the stages of a sweep overlay in one chart.
+the same in every run, so that the stages of a sweep overlay in one chart. Numbers about pairs of
+different layers have no place in a chart over layers; they are in the run's table and figures.
 """
 
 import re
@@ -28,21 +29,36 @@ def run_tags(job: Job, more: Sequence[str]) -> list[str]:
 
 def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str, float | int]]:
     """Return one mapping a layer, ascending: the metrics of all variants at that layer."""
-    layers = sorted({row.layer for row in measurements if row.layer is not None})
-    points: dict[int, dict[str, float | int]] = {layer: {"layer": layer} for layer in layers}
-    for row in measurements:
-        if row.layer is not None:
-            key = _full_name(row, analysis)
-            ends = {f"{key}_low": row.ci_low, f"{key}_high": row.ci_high}
-            points[row.layer][key] = row.value
-            points[row.layer] |= {name: it for name, it in ends.items() if it is not None}
+    rows = [row for row in measurements if row.layer is not None and not _is_of_a_map(row)]
+    points: dict[int, dict[str, float | int]] = {}
+    for row in sorted(rows, key=lambda row: row.layer or 0):
+        assert row.layer is not None
+        point = points.setdefault(row.layer, {"layer": row.layer})
+        key = _full_name(row, analysis)
+        ends = {f"{key}_low": row.ci_low, f"{key}_high": row.ci_high}
+        point[key] = row.value
+        point |= {name: it for name, it in ends.items() if it is not None}
     return list(points.values())
 
 
 def summary(result: Result, analysis: str) -> dict[str, Any]:
-    """Return the headline and the numbers that are not about one layer."""
-    whole = {_full_name(it, analysis): it.value for it in result.measurements if it.layer is None}
+    """Return the headline and the numbers that are not about one layer.
+
+    Those about all layers of a type have the type at the end of their name.
+    """
+    whole = {
+        _full_name(row, analysis) + (f"/{metric_name(row.layer_type)}" if row.layer_type else ""): (
+            row.value
+        )
+        for row in result.measurements
+        if row.layer is None and not _is_of_a_map(row)
+    }
     return whole | {metric_name(name): value for name, value in result.headline.items()}
+
+
+def _is_of_a_map(row: Measurement) -> bool:
+    """Whether a row is one of many that share a layer, and would overwrite one another."""
+    return row.metric.endswith("_map") or row.reference_layer not in {None, row.layer}
 
 
 def _full_name(row: Measurement, analysis: str) -> str:

@@ -14,6 +14,7 @@ from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.figures import layer_curves
 from olmo_stages.records import Job, is_finished, read, write
 from olmo_stages.tracking import NoTracking, Tracker, Wandb, reachability
+from olmo_stages.tracking.run_layout import history, summary
 from olmo_stages.types import Measurement, Result, Stage
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -149,6 +150,45 @@ def test_no_key_reaches_a_file(tmp_path, monkeypatch):
         data = path.read_bytes() if path.is_file() else b""
         for secret in (KEY, "hf_from_the_environment", "hf_from_the_config"):
             assert secret.encode() not in data, path
+
+
+def pair(metric, layer, other, value=0.5, **fields):
+    return Measurement(
+        metric, value, "think_sft", "base", layer, reference_layer=other, variant="raw", **fields
+    )
+
+
+def test_pairs_of_different_layers_stay_out_of_the_layer_history():
+    diagonal = [pair("cka", layer, layer, 0.9) for layer in (0, 1)]
+    others = [pair("cka", 0, 1), pair("cka", 1, 0), pair("cka", 7, None, 0.25)]
+    of_map = [pair("cka_map", layer, other) for layer in (0, 1, 2) for other in (0, 1, 2)]
+    assert history([*of_map, *diagonal, *others, *of_map], "cka") == [
+        {"layer": 0, "cka/raw/cka": 0.9},
+        {"layer": 1, "cka/raw/cka": 0.9},
+        {"layer": 7, "cka/raw/cka": 0.25},
+    ]
+
+
+def test_pairs_of_layers_are_in_the_runs_table(tmp_path):
+    rows = [pair("cka_map", layer, other) for layer in (0, 1) for other in (0, 1)]
+    job = Job("cka", SFT, BASE, "truth", {})
+    folder = job.folder(tmp_path / "results")
+    write(folder, Result(tuple(rows)), {"job": job.describe()})
+    record(tmp_path, job, Result(tuple(rows)), folder)
+    content = json.loads(inspect(runs(tmp_path)[0], "--summary"))
+    assert content["summary"]["measurements"]["nrows"] == 4
+
+
+def test_a_number_about_a_type_of_layers_is_not_overwritten_by_that_of_another():
+    values = {"sliding_attention": 0.9, "full_attention": 0.7, "": 0.8}
+    rows = [pair("cka", None, None, value, layer_type=kind) for kind, value in values.items()] + [
+        pair("cka", None, 3)
+    ]
+    assert summary(Result(tuple(rows)), "cka") == {
+        "cka/raw/cka": 0.8,
+        "cka/raw/cka/full_attention": 0.7,
+        "cka/raw/cka/sliding_attention": 0.9,
+    }
 
 
 # ---- one run a job
