@@ -8,6 +8,7 @@ permutation null shows how much of a score it is.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -91,7 +92,7 @@ class PWCCA:
     The weights come from one side; the score is the mean of both choices of that side.
 
     Args:
-        variance: share of the variance kept first, in (0, 1), the principal components then taking
+        variance: share of the variance kept first, in (0, 1], the principal components then taking
             the place of the neurons; None = the neurons themselves, as in the paper, which needs
             more rows than both sides have neurons.
     """
@@ -205,7 +206,7 @@ def few_rows(n_rows: int, n_components: int) -> str:
         return ""
     return (
         f"{n_rows} rows for {n_components} components, fewer than {ROWS_PER_COMPONENT} a "
-        "component: canonical correlations of unrelated layers are high too, so compare with the null"
+        "component: canonical correlations of unrelated layers are high too; compare with the null"
     )
 
 
@@ -249,7 +250,6 @@ def _basis(side: Float[np.ndarray, "row component"]) -> Float[np.ndarray, "row d
             f"constant features: none of {side.shape[1]} components varies over {len(side)} rows; "
             "read another position, or leave the layer out with analysis.layers"
         )
-    basis, triangle = linalg.qr(
-        columns[:, varying] / lengths[varying], mode="economic", pivoting=True, check_finite=False
-    )[:2]
+    factors = linalg.qr(columns[:, varying] / lengths[varying], mode="economic", pivoting=True)
+    basis, triangle, _ = cast(tuple[np.ndarray, np.ndarray, np.ndarray], factors)
     return basis[:, : int(np.sum(np.abs(np.diag(triangle)) > EXPLAINED))]

@@ -132,8 +132,7 @@ def angular_distance(
     first, second = (np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in (first, second))
     u, _, vt = np.linalg.svd(first.T @ second)
     # Twice the arcsine of half the chord is the same angle, and keeps its digits near zero.
-    half_chord = np.linalg.norm(first @ u - second @ vt.T) / 2
-    return float(2 * np.arcsin(min(half_chord, np.sqrt(0.5))))
+    return float(2 * np.arcsin(np.linalg.norm(first @ u - second @ vt.T) / 2))
 
 
 def _narrow(values: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row narrow"]:
