@@ -7,23 +7,18 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.measure import Measurement as Width
 from rich.table import Table
 from rich.text import Text
 
 from olmo_stages.records import Job
+from olmo_stages.report.layout import NOTHING, needed_width, new_table, plain, unclipped, whole
 from olmo_stages.statuses import Status
 from olmo_stages.types import EMBEDDING_LAYER, Measurement, Result
 
 _TYPES = {"sliding_attention": "S", "full_attention": "F", "embedding": "E"}
 _LEGEND = {"S": "S = sliding attention", "F": "F = full attention", "E": "E = embeddings"}
-_NOTHING = "-"
 _STYLES = {"ok": "green", "cached": "cyan", "running": "yellow"}
 _LONGEST_ERROR = 200
-_WIDE = 10_000
 # What the columns of a sweep's table show already.
 _SHOWN = {"model", "data", "analysis", "size", "reference", "model.revision", "model.path"}
 
@@ -31,8 +26,9 @@ _SHOWN = {"model", "data", "analysis", "size", "reference", "model.revision", "m
 def job_table(result: Result, job: Job, width: int = 100) -> Table:
     """One row a layer of the stage, one column a metric.
 
-    The rows are those of the main variant: the one named like the analysis, or without a name.
-    Intervals are shown for the first metric and for comparisons with a reference; where that is
+    The rows are those of the main variant: the one named like the analysis, or without a name, or
+    else that of the first row. Metrics over pairs of layers, and numbers about all layers of a
+    type, have no place in it. Intervals are shown for the first metric and for comparisons with a reference; where that is
     too wide, for the first metric only; then the log loss goes, which nobody compares by, and then
     all intervals.
 
@@ -55,18 +51,6 @@ def job_table(result: Result, job: Job, width: int = 100) -> Table:
     return unclipped(table, width)
 
 
-def needed_width(table: Table) -> int:
-    """How many columns a table needs without clipping what must not be broken."""
-    console = Console(width=_WIDE)
-    return Width.get(console, console.options, table).minimum
-
-
-def unclipped(table: Table, width: int) -> Table:
-    """Make a table wider than the terminal rather than have rich clip its numbers."""
-    table.width = needed if (needed := needed_width(table)) > width else None
-    return table
-
-
 def _layers(result: Result, job: Job, wide: set[str], left_out: str = "") -> Table:
     """The table of a job with intervals for the metrics `wide`."""
     main = [row for row in _main(result, job) if row.metric != left_out]
@@ -74,7 +58,7 @@ def _layers(result: Result, job: Job, wide: set[str], left_out: str = "") -> Tab
     first = metrics[0] if metrics else ""
     notes = list(dict.fromkeys(row.note for row in main if row.note))
     with_p = any(row.p_max is not None for row in main if row.metric == first)
-    table = _table(_title(job), _caption(main, notes))
+    table = new_table(_title(job), _caption(main, notes))
     table.add_column("layer", justify="right", no_wrap=True)
     table.add_column("type", no_wrap=True)
     for metric in metrics:
@@ -89,17 +73,18 @@ def _layers(result: Result, job: Job, wide: set[str], left_out: str = "") -> Tab
         cells += [_p(at.get(first)), _letters(at.values(), notes)]
         is_best = layer is not None and layer == best
         table.add_row(*(Text(cell) for cell in cells), style="bold" if is_best else None)
-    return _whole(table)
+    return whole(table)
 
 
 def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None:
     """What the main number has to be compared with: baselines, controls, reference, transfer.
 
-    Rows are the other variants of the first metric, and the metrics that the main variant does
-    not have, at the best layer or over all layers.
+    Rows are the other variants of the first metric, the metrics that the main variant does not
+    have, and the main variant's numbers about all layers of a type, at the layer of the headline or
+    over all layers.
 
     Args:
-        result: what the analysis returned; its headline names the best layer.
+        result: what the analysis returned; its headline names the layer.
         job: what was run.
         width: how many columns the terminal has.
 
@@ -110,27 +95,35 @@ def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None
     best = best_layer(result)
     own = {row.metric for row in main}
     first = main[0].metric if main else ""
+    rows = _off_maps(result.measurements)
+    variants = _main_variants(rows, job)
     others = [
         row
-        for row in result.measurements
-        if row not in main
-        and row.layer in {best, None, EMBEDDING_LAYER}
-        and row.metric in {first} | _not(own, row)
+        for row in rows
+        if row.layer in {best, None, EMBEDDING_LAYER}
+        and (
+            row.metric == first
+            or row.metric not in own
+            or (_is_about_a_type(row) and row.variant in variants)
+        )
+        and row not in main
     ]
     if not others:
         return None
     shown = [row for row in main if row.metric == first and row.layer == best]
-    table = _table(f"compared with, at layer {_layer(best)}" if best is not None else "others", "")
+    table = new_table(
+        f"compared with, at layer {_layer(best)}" if best is not None else "others", ""
+    )
     for name in ("variant", "metric"):
         table.add_column(name, overflow="fold")
     table.add_column("layer", justify="right")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
     for row in [*shown, *others]:
-        cells = [row.variant or job.analysis, row.metric.replace("_", " "), _layer(row.layer)]
+        cells = [row.variant or job.analysis, row.metric.replace("_", " "), _place(row)]
         cells += [_number(row, wide=True), row.note]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row in shown else None)
-    return unclipped(_whole(table), width)
+    return unclipped(whole(table), width)
 
 
 def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -> Table:
@@ -150,7 +143,7 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
     differing = _differing(statuses)
     options = [key for key in differing if key not in _SHOWN]
     heads = list(dict.fromkeys(key for status in statuses for key in status.headline))
-    table = _table(title, "")
+    table = new_table(title, "")
     for name in [*(about or ["job"]), *options]:
         table.add_column(Text(name), overflow="fold")
     for head in heads:
@@ -170,34 +163,47 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
     table.caption = Text(
         "\n".join(f"{_job_name(it, differing)}: {_one_line(it.error)}" for it in failed)
     )
-    return unclipped(_whole(table), width)
+    return unclipped(whole(table), width)
 
 
 def best_layer(result: Result) -> int | None:
-    """Return the layer that the headline names, if it does."""
-    layer = result.headline.get("best layer", result.headline.get("layer"))
-    return layer if isinstance(layer, int) else None
+    """Return the layer that the headline names, if it does: its first key that ends in `layer`."""
+    named = [value for key, value in result.headline.items() if key.endswith("layer")]
+    return named[0] if named and isinstance(named[0], int) else None
+
+
+def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The rows of the metrics that set a layer beside its own counterpart, if beside any.
+
+    Of a metric over pairs of layers (a map, or the best match of each layer) no row is kept: those
+    about the same layer alone would pass for a whole column.
+    """
+    maps = {
+        row.metric
+        for row in measurements
+        if row.metric.endswith("_map") or row.reference_layer not in {None, row.layer}
+    }
+    return [row for row in measurements if row.metric not in maps]
+
+
+def _is_about_a_type(row: Measurement) -> bool:
+    return row.layer is None and row.layer_type != ""
+
+
+def _main_variants(rows: Sequence[Measurement], job: Job) -> set[str]:
+    usual = {"", job.analysis}
+    if not rows or any(row.variant in usual for row in rows):
+        return usual
+    return {rows[0].variant}
 
 
 def _main(result: Result, job: Job) -> list[Measurement]:
-    return [row for row in result.measurements if row.variant in {"", job.analysis}]
-
-
-def _not(own: set[str], row: Measurement) -> set[str]:
-    return set() if row.metric in own else {row.metric}
-
-
-def _table(title: str, caption: str) -> Table:
-    return Table(
-        title=Text(title) if title else None,
-        caption=Text(caption) if caption else None,
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    rows = _off_maps(result.measurements)
+    variants = _main_variants(rows, job)
+    main = [row for row in rows if row.variant in variants and not _is_about_a_type(row)]
+    layered = {row.metric for row in main if row.layer is not None}
+    # A metric without layers would be a column of dashes beside those that have them.
+    return [row for row in main if not layered or row.metric in layered]
 
 
 def _title(job: Job) -> str:
@@ -233,31 +239,34 @@ def _layer(layer: int | None) -> str:
     return "emb" if layer == EMBEDDING_LAYER else str(layer)
 
 
+def _place(row: Measurement) -> str:
+    """Return the layer of a number, or the type of the layers that it is about."""
+    if _is_about_a_type(row):
+        return row.layer_type.removesuffix("_attention")
+    return _layer(row.layer)
+
+
 def _number(row: Measurement | None, *, wide: bool) -> str:
     if row is None:
-        return _NOTHING
+        return NOTHING
     digits = "+.3f" if row.metric.endswith("difference") else ".3f"
-    text = _plain(row.value, digits)
+    text = plain(row.value, digits)
     if wide and row.ci_low is not None and row.ci_high is not None:
         # Two digits, unless rounding would show an interval that leaves its value out.
         kept = round(row.ci_low, 2) <= round(row.value, 3) <= round(row.ci_high, 2)
         short = digits.replace("3", "2") if kept else digits
-        text += f" [{_plain(row.ci_low, short)}, {_plain(row.ci_high, short)}]"
+        text += f" [{plain(row.ci_low, short)}, {plain(row.ci_high, short)}]"
     return text
 
 
 def _p(row: Measurement | None) -> str:
-    return "" if row is None or row.p_max is None else _plain(row.p_max, ".3g")
-
-
-def _plain(value: float, digits: str) -> str:
-    return format(value, digits) if math.isfinite(value) else _NOTHING
+    return "" if row is None or row.p_max is None else plain(row.p_max, ".3g")
 
 
 def _value(value: str | float | int | None) -> str:
     if value is None:
-        return _NOTHING
-    return _plain(value, ".3f") if isinstance(value, float) else str(value)
+        return NOTHING
+    return plain(value, ".3f") if isinstance(value, float) else str(value)
 
 
 def _telling(statuses: Sequence[Status]) -> list[str]:
@@ -284,17 +293,6 @@ def _job_name(status: Status, keys: Sequence[str]) -> str:
     settings = _settings(status)
     own = " ".join(f"{key}={settings[key]}" for key in keys if key in settings)
     return own or status.about.get("stage") or " ".join(status.overrides) or status.job
-
-
-def _whole(table: Table) -> Table:
-    """Let no column that must not be broken be narrower than its longest cell."""
-    for column in table.columns:
-        if column.no_wrap:
-            lines = [
-                line for cell in (column.header, *column.cells) for line in str(cell).splitlines()
-            ]
-            column.min_width = max(map(cell_len, lines), default=0)
-    return table
 
 
 def _one_line(text: str) -> str:

@@ -29,7 +29,7 @@ def run_tags(job: Job, more: Sequence[str]) -> list[str]:
 
 def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str, float | int]]:
     """Return one mapping a layer, ascending: the metrics of all variants at that layer."""
-    rows = [row for row in measurements if row.layer is not None and not _is_of_a_map(row)]
+    rows = [row for row in _off_maps(measurements) if row.layer is not None]
     points: dict[int, dict[str, float | int]] = {}
     for row in sorted(rows, key=lambda row: row.layer or 0):
         assert row.layer is not None
@@ -50,15 +50,24 @@ def summary(result: Result, analysis: str) -> dict[str, Any]:
         _full_name(row, analysis) + (f"/{metric_name(row.layer_type)}" if row.layer_type else ""): (
             row.value
         )
-        for row in result.measurements
-        if row.layer is None and not _is_of_a_map(row)
+        for row in _off_maps(result.measurements)
+        if row.layer is None
     }
     return whole | {metric_name(name): value for name, value in result.headline.items()}
 
 
-def _is_of_a_map(row: Measurement) -> bool:
-    """Whether a row is one of many that share a layer, and would overwrite one another."""
-    return row.metric.endswith("_map") or row.reference_layer not in {None, row.layer}
+def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The rows of metrics that are not over pairs of layers.
+
+    Those that share a layer would overwrite one another, and those about the same layer on both
+    sides alone would pass for the metric's curve.
+    """
+    maps = {
+        row.metric
+        for row in measurements
+        if row.metric.endswith("_map") or row.reference_layer not in {None, row.layer}
+    }
+    return [row for row in measurements if row.metric not in maps]
 
 
 def _full_name(row: Measurement, analysis: str) -> str:

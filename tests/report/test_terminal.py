@@ -150,6 +150,74 @@ def test_without_other_variants_there_is_no_comparison():
     assert comparison_table(Result(rows, headline={"best layer": 2}), JOB) is None
 
 
+# ---- an analysis that compares layers with layers
+
+
+def pair(metric, value, layer, other, **fields):
+    of_layer = {"reference": "base", "reference_layer": other, "variant": "raw"}
+    return row(metric, value, layer, **(of_layer | fields))
+
+
+def cka_result():
+    rows = [pair("cka_map", 0.111, layer, other) for layer in range(4) for other in range(4)]
+    for layer in range(4):
+        value = 0.95 - 0.1 * layer
+        rows += [
+            pair("cka", value, layer, layer, ci_low=value - 0.02, ci_high=value + 0.02, p_max=0.01),
+            pair("mutual_knn", 0.333, layer, layer),
+            pair("cka", value - 0.05, layer, layer, variant="standardised"),
+            pair("cka", 0.222, layer, layer, variant="floor:raw"),
+            pair("best_match", 0.444, layer, max(layer, 2)),
+        ]
+    for kind, value in (("", 0.81), ("sliding_attention", 0.87), ("full_attention", 0.66)):
+        rows += [row("cka_mean", value, None, variant="raw", layer_type=kind)]
+        rows += [row("mutual_knn", value - 0.5, None, variant="raw", layer_type=kind or "x_y")]
+    return Result(tuple(rows), headline={"lowest at layer": 3, "cka": 0.65, "last layer": 0})
+
+
+CKA = Job("cka", SFT, BASE, "truth", {})
+
+
+def test_the_main_variant_is_that_of_the_first_row_where_none_is_named_like_the_analysis():
+    text = show(job_table(cka_result(), CKA))
+    assert line_of(text, "3")[:25].split()[:3] == ["3", "F", "0.650"]
+    assert "0.900" not in text  # standardised at layer 0
+    named = (*cka_result().measurements, *(row("cka", 0.5, i, variant="cka") for i in range(4)))
+    assert line_of(show(job_table(Result(named), CKA)), "3").split()[2:] == ["0.500"]
+
+
+def test_metrics_over_pairs_of_layers_are_in_neither_table():
+    tables = show(job_table(cka_result(), CKA)) + show(comparison_table(cka_result(), CKA))
+    for value in ("0.111", "0.444"):
+        assert value not in tables
+    assert "0.333" in tables  # the same layer on both sides
+
+
+def test_a_column_of_dashes_is_not_made_for_numbers_about_no_layer():
+    text = show(job_table(cka_result(), CKA))
+    assert "mean" not in text
+    assert "all" not in text.split()
+    only = Result(tuple(it for it in cka_result().measurements if it.layer is None))
+    assert "0.810" in show(job_table(only, CKA))
+
+
+def test_numbers_about_a_type_of_layers_are_compared_with_their_type():
+    rows = [line.split() for line in show(comparison_table(cka_result(), CKA)).splitlines()]
+    assert ["raw", "cka", "mean", "all", "0.810"] in rows
+    assert ["raw", "cka", "mean", "sliding", "0.870"] in rows
+    assert ["raw", "cka", "mean", "full", "0.660"] in rows
+    assert ["raw", "mutual", "knn", "full", "0.160"] in rows
+
+
+def test_the_headlines_first_layer_is_the_one_compared_at():
+    rows = [line.split() for line in show(comparison_table(cka_result(), CKA)).splitlines()]
+    assert ["standardised", "cka", "3", "0.600"] in rows
+    assert ["floor:raw", "cka", "3", "0.222"] in rows
+    assert terminal.best_layer(cka_result()) == 3
+    assert terminal.best_layer(Result((), headline={"layer": 2})) == 2
+    assert terminal.best_layer(Result((), headline={"layers": 2, "best": 3})) is None
+
+
 # ---- a sweep
 
 

@@ -160,7 +160,7 @@ def pair(metric, layer, other, value=0.5, **fields):
 
 def test_pairs_of_different_layers_stay_out_of_the_layer_history():
     diagonal = [pair("cka", layer, layer, 0.9) for layer in (0, 1)]
-    others = [pair("cka", 0, 1), pair("cka", 1, 0), pair("cka", 7, None, 0.25)]
+    others = [pair("best_match", 0, 1), pair("best_match", 1, 1), pair("cka", 7, None, 0.25)]
     of_map = [pair("cka_map", layer, other) for layer in (0, 1, 2) for other in (0, 1, 2)]
     assert history([*of_map, *diagonal, *others, *of_map], "cka") == [
         {"layer": 0, "cka/raw/cka": 0.9},
@@ -182,7 +182,7 @@ def test_pairs_of_layers_are_in_the_runs_table(tmp_path):
 def test_a_number_about_a_type_of_layers_is_not_overwritten_by_that_of_another():
     values = {"sliding_attention": 0.9, "full_attention": 0.7, "": 0.8}
     rows = [pair("cka", None, None, value, layer_type=kind) for kind, value in values.items()] + [
-        pair("cka", None, 3)
+        pair("best_match", None, 3)
     ]
     assert summary(Result(tuple(rows)), "cka") == {
         "cka/raw/cka": 0.8,

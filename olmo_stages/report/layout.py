@@ -1,0 +1,57 @@
+"""How tables are laid out: plain boxes, whole numbers, and no wider than they must be."""
+
+import math
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement as Width
+from rich.table import Table
+from rich.text import Text
+
+NOTHING = "-"
+"""What stands for a value that is undefined."""
+
+_WIDE = 10_000
+
+
+def new_table(title: str, caption: str) -> Table:
+    """Return an empty table; title and caption are shown as they are, an empty one not at all."""
+    return Table(
+        title=Text(title) if title else None,
+        caption=Text(caption) if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def needed_width(table: Table) -> int:
+    """How many columns a table needs without clipping what must not be broken."""
+    console = Console(width=_WIDE)
+    return Width.get(console, console.options, table).minimum
+
+
+def unclipped(table: Table, width: int) -> Table:
+    """Make a table wider than the terminal rather than have rich clip its numbers."""
+    table.width = needed if (needed := needed_width(table)) > width else None
+    return table
+
+
+def whole(table: Table) -> Table:
+    """Let no column that must not be broken be narrower than its longest cell."""
+    for column in table.columns:
+        if column.no_wrap:
+            lines = [
+                line for cell in (column.header, *column.cells) for line in str(cell).splitlines()
+            ]
+            column.min_width = max(map(cell_len, lines), default=0)
+    return table
+
+
+def plain(value: float, digits: str) -> str:
+    """Return a number in the format `digits`, or a dash where it is undefined."""
+    return format(value, digits) if math.isfinite(value) else NOTHING
