@@ -50,23 +50,27 @@ class Design:
         blocks = [everything] if batch is None else _batches(members, batch, seed)
         return cls(units, members, tuple(blocks))
 
-    def subset(self, rows: Int[np.ndarray, " chosen"]) -> "Design":
-        """The design of some rows, as one block."""
-        units = np.unique(self.units[rows], return_inverse=True)[1]
-        groups = np.unique(self.groups[rows], return_inverse=True)[1]
-        return Design(units, groups, (np.arange(len(rows)),))
+    def block_of_row(self) -> Int[np.ndarray, " row"]:
+        """Number of the block of each row."""
+        found = np.empty(len(self.units), dtype=np.int64)
+        for number, block in enumerate(self.blocks):
+            found[block] = number
+        return found
 
 
 def _batches(groups: Int[np.ndarray, " row"], batch: int, seed: int) -> list[np.ndarray]:
     """Rows of whole groups, at least `batch` of them; the rest joins the last."""
-    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
-    sizes = np.bincount(groups)[order]
-    ends = np.cumsum(sizes)
-    number = np.minimum((ends - sizes) // batch, max(len(groups) // batch - 1, 0))
-    of_group = np.empty(len(order), dtype=np.int64)
-    of_group[order] = number
-    of_row = of_group[groups]
-    return [np.flatnonzero(of_row == block) for block in np.unique(of_row)]
+    sizes = np.bincount(groups)
+    of_group = np.empty(len(sizes), dtype=np.int64)
+    block, filled = 0, 0
+    for group in np.random.default_rng(seed).permutation(len(sizes)):
+        of_group[group] = block
+        filled += sizes[group]
+        if filled >= batch:
+            block, filled = block + 1, 0
+    # What is left at the end is too few for a batch.
+    of_row = np.minimum(of_group, max(block - 1, 0))[groups]
+    return [np.flatnonzero(of_row == number) for number in np.unique(of_row)]
 
 
 def permutations(design: Design, n: int, seed: int) -> Int[np.ndarray, "permutation row"]:

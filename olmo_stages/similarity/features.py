@@ -30,6 +30,7 @@ class Features:
         shrink: factor that brings each of them to the median standard deviation.
         top: dimension with the largest variance.
         top_share: its share of the variance.
+        norms: mean squared norm of a row, by variant.
     """
 
     others: Float[np.ndarray, "row d_model"]
@@ -38,6 +39,7 @@ class Features:
     shrink: Float[np.ndarray, " dominant"]
     top: int
     top_share: float
+    norms: dict[Variant, float]
 
     @classmethod
     def of(
@@ -57,7 +59,7 @@ class Features:
             overwrite: centre `values` themselves, which saves a copy.
 
         Raises:
-            NonFiniteError: a value is not finite.
+            NonFiniteError: a value is not finite, or its square is not.
             DataError: no dimension varies by more than rounding.
         """
         centred = values if overwrite and values.flags.writeable else values.copy()
@@ -73,6 +75,11 @@ class Features:
                 raise NonFiniteError(f"{where}: {_not_finite(part)}")
             part -= mean[columns].astype(np.float32)
             variance[columns] = np.einsum("rd,rd->d", part, part) / n
+        if not n * variance.sum() < np.finfo(np.float32).max:
+            raise NonFiniteError(
+                f"{where}: the squares of {n} rows sum to more than float32 holds; such activations "
+                "are a fault of the forward pass, try compute.dtype=float32"
+            )
         if not (np.sqrt(variance) > resolution * np.abs(mean)).any() or not variance.any():
             raise DataError(
                 f"{where}: constant features: none of {d_model} dimensions varies over {n} rows "
@@ -84,13 +91,16 @@ class Features:
         few = centred[:, dominant]
         centred[:, dominant] = 0
         top = int(variance.argmax())
+        total = float(variance.sum())
+        surplus = float(variance[dominant].sum() - len(dominant) * median)
         return cls(
             others=centred,
             few=few,
             dominant=dominant,
             shrink=np.sqrt(median / variance[dominant]),
             top=top,
-            top_share=float(variance[top] / variance.sum()),
+            top_share=float(variance[top] / total),
+            norms={"raw": total, "standardised": total - surplus},
         )
 
     def values(self, variant: Variant) -> Float[np.ndarray, "row d_model"]:
@@ -102,9 +112,10 @@ class Features:
     def gram(
         self, variant: Variant, rows: Int[np.ndarray, " member"] | None = None
     ) -> Float[np.ndarray, "member member"]:
-        """Inner products of rows, in units of the mean squared norm.
+        """Inner products of rows, in units of the mean squared norm of all rows.
 
-        The dominant dimensions are added last, so that they do not drown the others' digits.
+        The same unit for any choice of rows lets batches keep their weights. The dominant
+        dimensions are added last, so that they do not drown the others' digits.
 
         Args:
             variant: see `VARIANTS`.
@@ -119,14 +130,14 @@ class Features:
         values = self.others if rows is None else self.others[rows]
         base = values @ values.T
         if not len(self.dominant):
-            base *= np.float32(len(base) / np.trace(base, dtype=np.float64))
+            base *= np.float32(1 / self.norms["raw"])
             return dict.fromkeys(variants, base)
         found: dict[Variant, np.ndarray] = {}
         for variant in variants:
             few = self._few(variant) if rows is None else self._few(variant)[rows]
             gram = few @ few.T
             gram += base
-            gram *= np.float32(len(gram) / np.trace(gram, dtype=np.float64))
+            gram *= np.float32(1 / self.norms[variant])
             found[variant] = gram
         return found
 

@@ -45,6 +45,11 @@ class MinibatchCKA:
     def table(
         self, gram: Float[np.ndarray, "row row"], units: Int[np.ndarray, " row"]
     ) -> Float[np.ndarray, "row row"]:
-        """U-centred inner products of one minibatch, so scaled that products sum to its HSIC."""
-        n = len(units)
-        return unit_centred(gram, units) * np.float32(1 / np.sqrt(n * (n - 3)))
+        """U-centred inner products of one minibatch, so scaled that products sum to its HSIC.
+
+        With one row a unit that is a division by n (n - 3); copies of all rows change nothing.
+        """
+        n_units = len(np.unique(units))
+        table = unit_centred(gram, units)
+        table *= 1 / (len(units) * np.sqrt(1 - 3 / n_units))
+        return table

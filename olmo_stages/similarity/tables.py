@@ -38,7 +38,7 @@ class Tables:
         return len(self.blocks[0])
 
     def packed(self) -> Float[np.ndarray, "layer pair"]:
-        """Every pair once, in units of the root mean square, for keeping; see `unpacked_scores`."""
+        """Every pair once, in units of the root mean square, in 16 bits where they fit."""
         parts = [
             block[:, *np.triu_indices(block.shape[1], 1)]
             if self.order == 2
@@ -51,19 +51,26 @@ class Tables:
         fits = np.abs(flat).max() < np.finfo(np.float16).max
         return flat.astype(np.float16) if fits else flat
 
-
-def packed_scores(
-    x: Float[np.ndarray, "layer pair"], y: Float[np.ndarray, "other pair"]
-) -> Float[np.ndarray, "layer other"]:
-    """Scores of all pairs of layers from packed tables; 16-bit ones give them to about 1e-6."""
-    product = np.zeros((len(x), len(y)))
-    norms = np.zeros(len(x)), np.zeros(len(y))
-    for start in range(0, x.shape[1], CHUNK):
-        a, b = (side[:, start : start + CHUNK].astype(np.float64) for side in (x, y))
-        product += a @ b.T
-        norms[0][:] += np.square(a).sum(axis=1)
-        norms[1][:] += np.square(b).sum(axis=1)
-    return product / np.sqrt(np.outer(*norms))
+    @classmethod
+    def unpacked(
+        cls, packed: Float[np.ndarray, "layer pair"], design: Design, order: Literal[1, 2]
+    ) -> "Tables":
+        """The tables that were packed, up to 16-bit rounding and scale; scores agree to 1e-6."""
+        blocks: list[np.ndarray] = []
+        start = 0
+        for block in design.blocks:
+            n = len(block)
+            full = np.zeros((len(packed), n, n), dtype=np.float32)
+            if order == 2:
+                upper = np.triu_indices(n, 1)
+                full[:, *upper] = packed[:, start : start + len(upper[0])]
+                full += full.transpose(0, 2, 1)
+                start += len(upper[0])
+            else:
+                full[:] = packed[:, start : start + n * n].reshape(full.shape)
+                start += n * n
+            blocks.append(full)
+        return cls(tuple(blocks), order)
 
 
 class Comparison:
@@ -228,7 +235,7 @@ class _Sums:
         return cls(np.asarray(total), np.moveaxis(np.concatenate(by_group), 0, -1))
 
 
-def standard_error(influence: Float[np.ndarray, "*cell group"]) -> Float[np.ndarray, "*cell"]:
+def standard_error(influence: Float[np.ndarray, "... group"]) -> Float[np.ndarray, "..."]:
     """Standard error of a score from the influence of each independent group."""
     n = influence.shape[-1]
     return np.sqrt(n / (n - 1) * influence.var(axis=-1) * n)
@@ -239,7 +246,7 @@ def fisher_interval(value: float, error: float, n: int) -> tuple[float, float]:
 
     Args:
         value: the cosine.
-        error: its standard error.
+        error: its standard error; NaN = unknown, as are the ends then.
         n: number of independent groups behind the error.
     """
     if error == 0:

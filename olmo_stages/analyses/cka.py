@@ -1,0 +1,411 @@
+"""analysis=cka: how similar are two stages' representations, layer by layer?
+
+The map of all pairs of layers comes with errors, a permutation null for each cell and for the
+maximum over the map, and calibrated scores; its diagonal with bootstrap intervals over groups, a
+floor (the same stage randomly initialised), a ceiling (two halves of the stage's own dimensions),
+and other measures. Everything is said twice: for the features as they are, and with dominant
+dimensions scaled down. A stage without a reference is compared with itself.
+
+Source:
+    Kornblith et al. 2019, 1905.00414; Murphy et al. 2024, 2405.01012 (debiasing); Gröger et al.
+    2026, 2602.14486 (calibration against permutations); Davari et al. 2022, 2210.16156 (why one
+    number is not enough).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import ClassVar, cast, get_args
+
+import numpy as np
+
+from olmo_stages.errors import ConfigError
+from olmo_stages.estimates import group_weights
+from olmo_stages.figures import heat_map, layer_curves
+from olmo_stages.nested import RESOLUTION
+from olmo_stages.progress import progress
+from olmo_stages.similarity import choice
+from olmo_stages.similarity.assembly import stage_matrices
+from olmo_stages.similarity.design import Design, exchangeable_groups
+from olmo_stages.similarity.features import VARIANTS
+from olmo_stages.similarity.findings import Findings
+from olmo_stages.similarity.measure import Fitted, PairTable
+from olmo_stages.similarity.rows import check_pair, chosen_rows, digest, owners_of
+from olmo_stages.similarity.sides import Plan, Side, read
+from olmo_stages.similarity.tidy import Labels
+from olmo_stages.types import (
+    Activations,
+    ActivationSource,
+    Finished,
+    Position,
+    Result,
+    Site,
+    Stage,
+    check_choice,
+)
+
+MAJORITY = 0.5
+"""Share of the variance above which one dimension or row is warned about."""
+
+CURVES = {
+    "raw": "raw",
+    "standardised": "dominant dimensions scaled down",
+    "floor:raw": "floor: random initialisation",
+    "ceiling:raw": "ceiling: two halves of the stage",
+}
+"""Curves of the diagonal's figure."""
+
+
+@dataclass(frozen=True)
+class CKA:
+    """Options of the similarity analysis; conf/analysis/cka.yaml holds the defaults.
+
+    Args:
+        measure: the main measure, of which the map is made.
+        also: further measures, along the diagonal.
+        site: where each layer is read.
+        position: which tokens of each example; `tokens` compares tokens instead of examples.
+        layers: block indices; null = all.
+        max_rows: largest number of examples or tokens compared.
+        tokens_per_example: at position `tokens`, how many of each example; null = all.
+        batch: rows of a minibatch, for `minibatch_cka`.
+        neighbours: for `mutual_knn`.
+        n_components: for `procrustes`.
+        variance: share of the variance kept, for `svcca` and `pwcca`.
+        n_resamples: bootstrap resamples of the groups.
+        n_permutations: row permutations of the main measure's map; 0 = no p.
+        n_permutations_also: row permutations of the other measures; 0 = no p.
+        n_halves: random halves of the stage's own dimensions; 0 = no ceiling.
+        random_init: whether to run the randomly initialised model of the same shape.
+        keep_tables: whether the result keeps what the stage x stage matrices are made from.
+    """
+
+    measure: str
+    also: Sequence[str]
+    site: str
+    position: str
+    layers: Sequence[int] | None
+    max_rows: int
+    tokens_per_example: int | None
+    batch: int
+    neighbours: int
+    n_components: int
+    variance: float
+    n_resamples: int
+    n_permutations: int
+    n_permutations_also: int
+    n_halves: int
+    random_init: bool
+    keep_tables: bool
+
+    name: ClassVar[str] = "cka"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_choice("analysis.measure", self.measure, choice.TABLES)
+        for name in self.also:
+            check_choice("analysis.also", name, choice.TABLES + choice.FITTED)
+        check_choice("analysis.site", self.site, get_args(Site))
+        check_choice("analysis.position", self.position, get_args(Position))
+        if self.measure in self.also or len(set(self.also)) < len(self.also):
+            raise ConfigError(f"analysis.also={list(self.also)} names a measure twice")
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ConfigError(f"analysis.layers={list(self.layers)} names a layer twice")
+        for option, least in (
+            ("max_rows", 4),
+            ("n_resamples", 100),
+            ("n_permutations", 0),
+            ("n_permutations_also", 0),
+            ("n_halves", 0),
+        ):
+            if getattr(self, option) < least:
+                raise ConfigError(
+                    f"analysis.{option}={getattr(self, option)} is too small; give at least {least}"
+                )
+        if self.tokens_per_example is not None and self.tokens_per_example < 1:
+            raise ConfigError(
+                f"analysis.tokens_per_example={self.tokens_per_example}: give 1 or more, or null"
+            )
+        self.pair_tables()
+        self.fitted()
+
+    def pair_tables(self) -> tuple[PairTable, ...]:
+        """Measures with pair tables, the main one first."""
+        names = [self.measure, *(name for name in self.also if name in choice.TABLES)]
+        return tuple(
+            choice.pair_table(name, batch=self.batch, neighbours=self.neighbours) for name in names
+        )
+
+    def fitted(self) -> tuple[Fitted, ...]:
+        """Measures that are fitted."""
+        names = [name for name in self.also if name in choice.FITTED]
+        return tuple(
+            choice.fitted(name, n_components=self.n_components, variance=self.variance)
+            for name in names
+        )
+
+    def __call__(
+        self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int
+    ) -> Result:
+        """Compare every layer of `stage` with every layer of `reference`, or of itself."""
+        return _Run(self, stage, reference, activations, seed).result()
+
+
+def across(jobs: Sequence[Finished]) -> Result | None:
+    """Stage x stage matrices of a sweep, from what its jobs kept."""
+    return stage_matrices(jobs)
+
+
+class _Run:
+    """One call of the analysis: its inputs, read once, and the rows it collects."""
+
+    def __init__(
+        self,
+        options: CKA,
+        stage: Stage,
+        reference: Stage | None,
+        source: ActivationSource,
+        seed: int,
+    ) -> None:
+        self.options, self.stage, self.seed, self.source = options, stage, seed, source
+        self.reference = stage if reference is None else reference
+        self.groups = [example.group for example in source.examples]
+        self.measures, self.fitted = options.pair_tables(), options.fitted()
+        self.main = self.measures[0]
+        self.warnings: list[str] = []
+
+    def result(self) -> Result:
+        """Everything, in the order in which a reader asks for it."""
+        n_steps = 3 + len(VARIANTS) * (self.options.n_permutations + len(self.options.also))
+        with progress(f"cka {self.stage.label}: steps", n_steps) as advance:
+            found = self._read(advance)
+            for variant in VARIANTS:
+                found.compare(variant, advance)
+                for measure in (*self.measures[1:], *self.fitted):
+                    found.also(measure, variant)
+                    advance()
+        self._caveats(found)
+        if self.options.keep_tables:
+            found.tensors |= {
+                "units": self.design.units,
+                "groups": self.design.groups,
+                "blocks": self.design.block_of_row(),
+                "compared": digest(self.acts, self.plan.rows),
+            }
+        return Result(
+            measurements=tuple(found.rows),
+            tensors=found.tensors,
+            figures=self._figures(found),
+            headline=_headline(found),
+            warnings=tuple(self.warnings + found.warnings),
+        )
+
+    def _stream(self, stage: Stage) -> Iterator[Activations]:
+        wanted = self.options.layers
+        return self.source.stream(
+            stage,
+            site=cast("Site", self.options.site),
+            position=cast("Position", self.options.position),
+            layers=None if wanted is None else tuple(wanted),
+        )
+
+    def _read(self, advance: Callable[[], None]) -> Findings:
+        stream = self._stream(self.stage)
+        self.acts = next(stream)
+        self._choose_rows()
+        x = read(chain([self.acts], stream), self.plan)
+        advance()
+        y = x
+        if self.reference != self.stage:
+            others = self._stream(self.reference)
+            first = next(others)
+            check_pair(self.acts, first)
+            y = read(chain([first], others), self.plan)
+        advance()
+        floor: Side | None = None
+        if self.options.random_init:
+            plan = replace(self.plan, tables=self.measures[:1], fitted=(), n_halves=0)
+            floor = read(self._stream(replace(self.stage, random_init=self.seed)), plan)
+        advance()
+        names = [f"{group:06d}" for group in self.design.groups]
+        return Findings(
+            x=x,
+            y=y,
+            floor=floor,
+            plan=self.plan,
+            labels=Labels(
+                stage=self.stage.label,
+                reference=self.reference.label,
+                layers=x.indices,
+                kinds=x.kinds,
+                others=y.indices,
+                other_kinds=y.kinds,
+                n=len(self.plan.rows),
+                n_groups=self.design.n_groups,
+                seed=self.seed,
+            ),
+            weights=group_weights(names, self.options.n_resamples, self.seed),
+            n_permutations=self.options.n_permutations,
+            n_permutations_also=self.options.n_permutations_also,
+            keep_tables=self.options.keep_tables,
+        )
+
+    def _choose_rows(self) -> None:
+        """Decide what is compared, and what is independent of what."""
+        options = self.options
+        unlimited = not self.fitted and all(it.batch is not None for it in self.measures)
+        rows = chosen_rows(
+            self.acts,
+            self.groups,
+            per_example=options.tokens_per_example,
+            most=None if unlimited else options.max_rows,
+            seed=self.seed,
+        )
+        owners = owners_of(self.acts)
+        if len(rows) < len(owners):
+            kind = "examples" if self.acts.owners is None else "tokens"
+            self.warnings.append(
+                f"{len(rows)} of {len(owners)} {kind} are compared (analysis.max_rows="
+                f"{options.max_rows}, analysis.tokens_per_example={options.tokens_per_example})"
+            )
+        designs = {
+            batch: Design.of(owners[rows], self.groups, batch, self.seed)
+            for batch in {measure.batch for measure in self.measures}
+        }
+        self.plan = Plan(
+            rows=rows,
+            designs=designs,
+            tables=self.measures,
+            fitted=self.fitted,
+            n_halves=options.n_halves,
+            resolution=RESOLUTION[self.acts.dtype],
+            seed=self.seed,
+        )
+        self.design = self.plan.design(self.main)
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        free = exchangeable_groups(self.design)
+        if free < self.design.n_groups:
+            self.warnings.append(
+                f"{self.design.n_groups - free} of {self.design.n_groups} groups have no other one "
+                "of their shape to change places with; the null keeps them where they are"
+            )
+        if self.design.n_groups < 10:
+            self.warnings.append(
+                f"{self.design.n_groups} groups: intervals over fewer than 10 are rough"
+            )
+
+    def _caveats(self, found: Findings) -> None:
+        """What a reader must know of the two sides."""
+        sides = [found.x] if found.y is found.x else [found.x, found.y]
+        if found.y is found.x:
+            self.warnings.append(
+                f"{self.stage.label} has no reference: its layers are compared with one another"
+            )
+        elif found.x.model_digest == found.y.model_digest:
+            self.warnings.append(
+                f"{found.x.label} and {found.y.label} have the same weights: every layer is "
+                "exactly 1 with itself"
+            )
+        if not found.aligned:
+            self.warnings.append(
+                f"{found.x.label} has layers {_span(found.x.indices)}, {found.y.label} "
+                f"{_span(found.y.indices)}: there is a map but no diagonal"
+            )
+        for side in sides:
+            self._warn_of_dominance(side)
+        self._say_left_out()
+
+    def _warn_of_dominance(self, side: Side) -> None:
+        top = [layer for layer in side.layers if layer.top_share > MAJORITY]
+        if top:
+            most = max(top, key=lambda layer: layer.top_share)
+            self.warnings.append(
+                f"{side.label}: one dimension holds over half of the variance in "
+                f"{len(top)} of {len(side.layers)} layers, most in layer {most.index} (dimension "
+                f"{most.top}, {most.top_share:.0%}); read variant `standardised`"
+            )
+        top = [layer for layer in side.layers if layer.row_share > MAJORITY]
+        if top:
+            most = max(top, key=lambda layer: layer.row_share)
+            self.warnings.append(
+                f"{side.label}: one example or token holds over half of the squared norm in "
+                f"{len(top)} of {len(side.layers)} layers, most in layer {most.index} "
+                f"({most.row_share:.0%}); the scores say little about the others"
+            )
+
+    def _say_left_out(self) -> None:
+        acts = self.acts
+        counts = [f"{count} {reason}" for reason, count in acts.left_out.items() if count]
+        if counts:
+            self.warnings.append(f"tokens left out of {len(acts.ids)} texts: {', '.join(counts)}")
+        if acts.n_at_sink:
+            self.warnings.append(
+                f"{acts.n_at_sink} of {len(acts.ids)} texts are read at the attention sink, "
+                "sequence position 0"
+            )
+        if acts.n_truncated:
+            self.warnings.append(
+                f"{acts.n_truncated} of {len(acts.ids)} texts were longer than the context and "
+                "lost their beginning"
+            )
+        if not self.options.random_init:
+            self.warnings.append("the floor, a random initialisation, was left out on request")
+        if not self.options.n_permutations:
+            self.warnings.append("no permutation null was run: analysis.n_permutations=0")
+
+    def _figures(self, found: Findings) -> dict[str, str]:
+        declared = self.main.declared
+        pair = f"{found.x.label} against {found.y.label}"
+        figures = {
+            f"map_{variant}": heat_map(
+                found.rows,
+                f"{declared.name}_map",
+                variant=variant,
+                title=f"{declared.title}, {pair}, {variant}",
+                value_label=declared.title,
+                limits=(0.0, 1.0),
+            )
+            for variant in VARIANTS
+        }
+        if found.aligned:
+            present = {row.variant for row in found.rows if row.metric == declared.name}
+            names = {name: it for name, it in CURVES.items() if name in present}
+            figures["diagonal"] = layer_curves(
+                found.rows,
+                declared.name,
+                title=f"{declared.title} by layer, {pair}",
+                y_label=declared.title,
+                variants=names,
+            )
+        return figures
+
+
+def _headline(found: Findings) -> dict[str, str | float | int | None]:
+    """The few numbers of the sweep's table."""
+    lead = found.lead
+    if lead is None:
+        best = found.rows[int(np.argmax([row.value for row in found.rows]))]
+        return {
+            "most alike": f"layers {best.layer} and {best.reference_layer}",
+            "there": best.value,
+        }
+    scores = lead.scores
+    i = int(scores.value.argmin())
+    low, high = lead.mean_ends
+    headline: dict[str, str | float | int | None] = {
+        "lowest at layer": found.x.indices[i],
+        found.main.declared.name.replace("_", " "): float(scores.value[i]),
+        "95 % interval": f"{scores.low[i]:.3f}-{scores.high[i]:.3f}",
+        "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
+        "mean": f"{lead.mean:.3f} [{low:.3f}, {high:.3f}]",
+    }
+    if lead.drop is not None:
+        headline["largest drop"] = f"{lead.drop.value:+.3f} at layer {lead.drop.layer}"
+    headline["note"] = lead.notes[i]
+    return headline
+
+
+def _span(layers: Sequence[int]) -> str:
+    return f"{layers[0]}-{layers[-1]} ({len(layers)})"
