@@ -77,8 +77,8 @@ class Features:
             variance[columns] = np.einsum("rd,rd->d", part, part) / n
         if not n * variance.sum() < np.finfo(np.float32).max:
             raise NonFiniteError(
-                f"{where}: the squares of {n} rows sum to more than float32 holds; such activations "
-                "are a fault of the forward pass, try compute.dtype=float32"
+                f"{where}: the squares of {n} rows sum to more than float32 can hold; activations "
+                "this large are a fault of the forward pass, try compute.dtype=float32"
             )
         if not (np.sqrt(variance) > resolution * np.abs(mean)).any() or not variance.any():
             raise DataError(

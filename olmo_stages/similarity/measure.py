@@ -51,7 +51,7 @@ class PairTable(Protocol):
 
     @property
     def order(self) -> Literal[1, 2]:
-        """2 if the table is symmetric and a pair counts for both rows; 1 if it is a row's own."""
+        """2 if the table is symmetric, so that half of it holds everything; 1 if not."""
         ...
 
     @property

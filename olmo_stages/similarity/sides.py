@@ -136,7 +136,7 @@ def _reduced(acts: Activations, plan: Plan) -> Layer:
         measures = [measure for measure in plan.tables if measure.batch == batch]
         for rows in design.blocks if measures else ():
             grams = features.grams(VARIANTS, None if batch is None else rows)
-            row_share = max(row_share, float(np.diag(grams["raw"]).max() / len(rows)))
+            row_share = max(row_share, float(np.diag(grams["raw"]).max() / len(values)))
             for measure in measures:
                 for variant, table in _by_variant(measure, grams, design.units[rows], where):
                     tables.setdefault((measure.declared.name, variant), []).append(table)
