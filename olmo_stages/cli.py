@@ -60,8 +60,9 @@ def stages(
 
 @app.command()
 def report(sweep: Annotated[Path, typer.Argument(help="Folder of a sweep.")]) -> None:
-    """Show the comparison table of a sweep that was run before."""  # noqa: DOC501
-    from olmo_stages.report.show import show_sweep
+    """Show the tables of a sweep that was run before, from its files."""  # noqa: DOC501
+    from olmo_stages.report.across import assemble
+    from olmo_stages.report.show import show_across, show_sweep
     from olmo_stages.statuses import read_statuses
 
     statuses = read_statuses(sweep)
@@ -69,6 +70,7 @@ def report(sweep: Annotated[Path, typer.Argument(help="Folder of a sweep.")]) ->
         typer.echo(f"olmo-stages: {sweep} holds no sweep; give OUTPUTS/sweeps/NAME", err=True)
         raise typer.Exit(1)
     show_sweep(statuses, sweep)
+    show_across(assemble(sweep, statuses))
 
 
 @mini.command("build")

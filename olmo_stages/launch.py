@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(explain(error))
         sys.exit(2 if _is_request(error) else 1)
     except KeyboardInterrupt:
-        _finish_sweep()
+        _finish_sweep(together=False)
         _say("interrupted; the same command goes on from here")
         sys.exit(130)
     if not _finish_sweep():
@@ -276,12 +276,21 @@ def _failed(name: str, overrides: list[str], started: float, why: str) -> Status
     return Status(name, "failed", error=why, seconds=time.time() - started, overrides=overrides)
 
 
-def _finish_sweep() -> bool:
-    """Show the sweep's table; whether every job of it is done."""
+def _finish_sweep(*, together: bool = True) -> bool:
+    """Show the sweep's table, then what its jobs say together; whether every job of it is done.
+
+    A mishap in assembling is one line: the results stand, and the exit code tells of the jobs.
+    """
     if _launch.sweep is None:
         return True
     statuses = read_statuses(_launch.sweep, ended=True)
-    from olmo_stages.report.show import show_sweep
+    from olmo_stages.report.across import assemble
+    from olmo_stages.report.show import show_across, show_sweep
 
     show_sweep(statuses, _launch.sweep)
+    if together:
+        try:
+            show_across(assemble(_launch.sweep, statuses))
+        except OlmoStagesError as error:
+            _say(f"not assembled: {error}")
     return all(status.state in {"ok", "cached"} for status in statuses)

@@ -40,3 +40,9 @@ def test_a_negative_size_limit_is_refused(tmp_path):
     arguments = ["store", "gc", "--cache", str(tmp_path), "--max-gb"]
     assert CliRunner().invoke(app, [*arguments, "-1"]).exit_code == 2
     assert CliRunner().invoke(app, [*arguments, "1"]).exit_code == 0
+
+
+def test_the_report_of_a_folder_without_a_sweep_is_one_line(tmp_path):
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "holds no sweep" in done.output

@@ -7,8 +7,10 @@ import sys
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from olmo_stages import launch
+from olmo_stages.cli import app
 from olmo_stages.records import read
 
 QUICK = [
@@ -218,6 +220,104 @@ def test_a_new_analysis_is_one_python_file_and_one_yaml(run, checkpoints, tmp_pa
     assert len(found) == 2
     assert all(row.value > 0 for row in read(found[0]).result.measurements)
     assert "norm" in out
+
+
+NORMS = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from olmo_stages.errors import DataError
+from olmo_stages.types import Measurement, Result
+
+@dataclass(frozen=True)
+class Norms:
+    name: ClassVar[str] = "norms"
+
+    def __call__(self, stage, reference, activations, seed):
+        norm = float(np.linalg.norm(activations(stage).values, axis=2).mean())
+        return Result((Measurement("norm", norm, stage.label),), headline={"norm": norm})
+
+def across(jobs):
+    first = jobs[0].stage
+    rows = [
+        Measurement("ratio", job.result.headline["norm"] / jobs[0].result.headline["norm"],
+                    job.stage, first, note=job.reference)
+        for job in jobs
+    ]
+    return Result(tuple(rows), warnings=(f"{len(jobs)} jobs together",))
+"""
+
+
+@pytest.fixture
+def norms(run, checkpoints, tmp_path, monkeypatch):
+    """Sweeps an analysis of a user's own, which sees its jobs together, over two checkpoints."""
+    name = "norms_across"  # its own, because a module is imported once a process
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "conf" / "analysis").mkdir(parents=True)
+    (tmp_path / "conf" / "analysis" / "norms.yaml").write_text(f"_target_: {name}.Norms\n")
+
+    def go(*paths, source=NORMS):
+        (tmp_path / f"{name}.py").write_text(source)
+        arguments = ["model=custom", "data.vocabulary=miniature", "tracking=none", "sweep=s"]
+        chosen = ",".join(map(str, paths or checkpoints))
+        conf = ["--config-dir", str(tmp_path / "conf"), "-m", "analysis=norms"]
+        return run(*conf, *arguments, f"model.path={chosen}")
+
+    return go
+
+
+def test_a_sweep_ends_with_its_jobs_seen_together(norms, tmp_path):
+    code, out, err = norms()
+    assert (code, "not assembled" in err) == (0, False)
+    folder = tmp_path / "outputs/sweeps/s/across/norms.truth_miniature"
+    rows = read(folder).result.measurements
+    assert [(row.stage, row.reference) for row in rows] == [("first", "first"), ("second", "first")]
+    assert rows[0].value == 1.0
+    assert rows[1].value != 1.0
+    after = out[out.index("sweep: outputs/sweeps/s") :]
+    assert "note: 2 jobs together" in after
+    assert "all stages together: outputs/sweeps/s/across/norms.truth_miniature" in after
+    lines = [line.split() for line in after.splitlines()]
+    assert ["first", "1.000"] in lines
+
+
+def test_a_sweep_whose_jobs_are_done_is_assembled_again(norms, tmp_path):
+    norms()
+    shutil.rmtree(tmp_path / "outputs/sweeps/s/across")
+    code, out, err = norms()
+    assert code == 0
+    assert "activations of" not in err
+    assert "2 jobs together" in out
+
+
+def test_the_jobs_that_are_done_are_seen_together_when_another_failed(norms, checkpoints, tmp_path):
+    code, out, _ = norms(checkpoints[0], tmp_path / "nowhere")
+    assert code == 1
+    assert "1 jobs together" in out
+
+
+def test_what_cannot_be_assembled_costs_neither_the_table_nor_the_exit_code(norms, caplog):
+    refusing = NORMS.replace("    first = jobs[0].stage\n", "    raise DataError('none alike')\n")
+    assert refusing != NORMS
+    code, out, _ = norms(source=refusing)
+    assert code == 0
+    assert "sweep: outputs/sweeps/s" in out
+    assert "all stages together" not in out
+    (line,) = [it.getMessage() for it in caplog.records if "not assembled" in it.getMessage()]
+    assert "none alike" in line
+
+
+def test_the_report_of_a_sweep_shows_its_jobs_together(norms, tmp_path, monkeypatch):
+    _, out, _ = norms()
+    table = out[out.index("sweep: outputs/sweeps/s") :].partition("\n")[2]
+    done = CliRunner().invoke(app, ["report", "outputs/sweeps/s"])
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith(table)
+    monkeypatch.delitem(sys.modules, "norms_across")  # as in a process of its own
+    assert CliRunner().invoke(app, ["report", "outputs/sweeps/s"]).output.endswith(table)
+    (tmp_path / "outputs/sweeps/s/across/norms.truth_miniature/result.json").unlink()
+    assert "together" not in CliRunner().invoke(app, ["report", "outputs/sweeps/s"]).output
 
 
 def test_another_analysis_of_the_same_activations_does_no_forward_pass(run, checkpoints):

@@ -1,7 +1,6 @@
 """What a person sees in the terminal: after each job, and at the end of a sweep."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from rich.tree import Tree
 
 from olmo_stages import command
 from olmo_stages.activations.upkeep import EntryRow
-from olmo_stages.records import Job
+from olmo_stages.records import Job, read
+from olmo_stages.report.lineage import LineageKey, lineage_order
+from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
-from olmo_stages.stages import catalogue
 from olmo_stages.statuses import Status
 from olmo_stages.types import Result, check_choice
 
@@ -41,12 +41,38 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     """Print the sweep's comparison table and the command that redoes what failed."""
     console = _console()
     console.print()
-    ordered = sorted(statuses, key=_lineage_order())
+    place = lineage_order()
+
+    def key(status: Status) -> tuple[str, LineageKey]:
+        about = status.about
+        return f"{about.get('analysis', '')} {about.get('data', '')}", place(about.get("stage", ""))
+
+    ordered = sorted(statuses, key=key)
     console.print(sweep_table(ordered, folder.name, console.width), crop=False)
     _line(console, f"sweep: {folder}   (again as a table: olmo-stages report {folder})")
     undone = any(status.state not in {"ok", "cached"} for status in statuses)
     if undone and (again := command.recorded(folder)) is not None:
         _line(console, f"redo only what is missing: {again}")
+
+
+def show_across(folders: Sequence[Path]) -> None:
+    """Print what was assembled of a sweep's jobs: stage x stage, the notes, and the folder.
+
+    Raises:
+        StoreError: a folder holds no finished result, or a damaged one.
+    """
+    console = _console()
+    place = lineage_order()
+    for folder in folders:
+        result = read(folder).result
+        stages = {label for it in result.measurements for label in (it.stage, it.reference)}
+        order = sorted(stages - {""}, key=place)
+        for table in stage_tables(result, order, folder.name, console.width):
+            console.print()
+            console.print(table, crop=False)
+        for warning in result.warnings:
+            console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+        _line(console, f"all stages together: {folder}")
 
 
 def show_stages(specs: Mapping[str, Mapping[str, Any]], size: str | None) -> None:
@@ -105,22 +131,6 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
 def _console() -> Console:
     # In a file or a pipe rich assumes 80 columns, too few for a table with intervals.
     return Console() if Console().is_terminal else Console(width=_PIPED_WIDTH)
-
-
-def _lineage_order() -> Callable[[Status], tuple[str, int, str, bool, list[str | int]]]:
-    """Order of the rows: by analysis and data, parents before children, revisions by step."""
-    order = {name: i for i, name in enumerate(catalogue())}
-
-    def key(status: Status) -> tuple[str, int, str, bool, list[str | int]]:
-        name, _, revision = status.about.get("stage", "").partition("@")
-        steps: list[str | int] = [
-            int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", revision)
-        ]
-        what = f"{status.about.get('analysis', '')} {status.about.get('data', '')}"
-        is_last = revision in {"", "main"}  # what the steps lead to
-        return what, order.get(name, len(order)), name, is_last, steps
-
-    return key
 
 
 def _line(console: Console, text: str) -> None:

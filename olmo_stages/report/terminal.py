@@ -28,9 +28,9 @@ def job_table(result: Result, job: Job, width: int = 100) -> Table:
 
     The rows are those of the main variant: the one named like the analysis, or without a name, or
     else that of the first row. Metrics over pairs of layers, and numbers about all layers of a
-    type, have no place in it. Intervals are shown for the first metric and for comparisons with a reference; where that is
-    too wide, for the first metric only; then the log loss goes, which nobody compares by, and then
-    all intervals.
+    type, have no place in it. Intervals are shown for the first metric and for comparisons with a
+    reference; where that is too wide, for the first metric only; then the log loss goes, which
+    nobody compares by, and then all intervals.
 
     Args:
         result: what the analysis returned.
