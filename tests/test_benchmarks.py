@@ -5,16 +5,26 @@ import importlib.util
 import numpy as np
 import pytest
 
+from olmo_stages.similarity.linear import BiasedCKA
 from olmo_stages.stages import conf_folder
+
+
+def benchmark(name):
+    path = conf_folder().parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def probe_fits():
-    path = conf_folder().parent / "benchmarks" / "probe_fits.py"
-    spec = importlib.util.spec_from_file_location("probe_fits", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("probe_fits")
+
+
+@pytest.fixture(scope="module")
+def cka_map():
+    return benchmark("cka_map")
 
 
 def test_our_probes_score_as_the_scikit_learn_loop_does(probe_fits):
@@ -23,3 +33,48 @@ def test_our_probes_score_as_the_scikit_learn_loop_does(probe_fits):
     ours = probe_fits.ours(x, labels, folds, relabelled)
     # scikit-learn stops at 1e-8 here; the penalties must have been chosen alike as well.
     assert ours == pytest.approx(probe_fits.loop(x, labels, folds, relabelled), abs=1e-4)
+
+
+def test_the_map_agrees_with_the_loop_over_pairs_and_is_measured_against_it(cka_map, capsys):
+    cka_map.main(["--small"])
+    shown = capsys.readouterr().out
+    assert "(b) our 6 x 6 map" in shown
+    assert "Largest difference from the loop in float64, 12 scores" in shown
+
+
+def test_the_benchmark_stops_at_a_map_that_differs_from_the_loop(cka_map, monkeypatch):
+    monkeypatch.setattr(cka_map, "DebiasedCKA", BiasedCKA)
+    with pytest.raises(AssertionError, match="ours differs from the loop"):
+        cka_map.main(["--small"])
+
+
+def test_a_map_of_nans_is_a_difference(cka_map):
+    with pytest.raises(AssertionError, match="by nan"):
+        cka_map.check(np.array([np.nan]), np.array([0.5]))
+
+
+def test_torch_cka_is_asked_for_the_same_scores(cka_map):
+    pytest.importorskip("torch_cka", reason="a peer, installed by hand")
+    problem = cka_map.Problem(cka_map.SMALL)
+    # float32 without centring: it loses some digits to the offsets, 5e-6 here.
+    assert cka_map.torch_cka_map(problem) == pytest.approx(
+        cka_map.loop(problem, np.float64), abs=1e-4
+    )
+
+
+def test_memory_does_not_grow_with_the_number_of_layers_that_arrive_one_by_one(cka_map):
+    n, d, layers = 40, 20_000, 16
+    few, many = (cka_map.working_memory(cka_map.arriving(n, d, it), n, it) for it in (8, layers))
+    one = 4 * n * d
+    # Two threads hold two, one waits, one is being made; how they overlap varies by about one.
+    assert few < 7 * one
+    assert many < 7 * one
+
+
+def test_memory_grows_if_all_layers_are_there_at_once(cka_map):
+    n, d, layers = 40, 20_000, 16
+
+    def at_once():
+        yield from list(cka_map.arriving(n, d, layers))
+
+    assert cka_map.working_memory(at_once(), n, layers) > layers * 4 * n * d
