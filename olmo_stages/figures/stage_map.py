@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.wording import TYPE_NAMES, escape, layer_name, numbers, or_gap
+from olmo_stages.figures.wording import TYPE_NAMES, escape, layer_name, numbers, or_gap, written
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _MOST_NUMBERS = 15
@@ -169,8 +169,9 @@ def _mean(rows: Sequence[Measurement]) -> _View:
     for pair, found in values.items():
         # A mean of some layers would be set beside means of all.
         whole = len(found) == n_layers and all(map(math.isfinite, found))
-        view.values[pair] = sum(found) / n_layers if whole else None
-        shown = f"{view.values[pair]:.3f}" if whole else "undefined at a layer"
+        mean = sum(found) / n_layers
+        view.values[pair] = mean if whole else None
+        shown = written(mean) if whole else "undefined at a layer"
         head = f"{escape(pair[0])} and {escape(pair[1])}"
         view.hover[pair] = f"{head}<br>mean over {n_layers} layers<br><b>{shown}</b>"
     return view
@@ -198,14 +199,14 @@ def _heat(view: _View, order: Sequence[str]) -> dict[str, Any]:
         "ygap": 1,
     }
     if len(order) <= _MOST_NUMBERS:
-        heat["text"] = [[_written(view.values, pair, digits) for pair in row] for row in grid]
+        heat["text"] = [[_in_cell(view.values, pair, digits) for pair in row] for row in grid]
         heat["texttemplate"] = "%{text}"
     return heat
 
 
-def _written(values: Mapping[_Pair, float | None], pair: _Pair, digits: int) -> str:
+def _in_cell(values: Mapping[_Pair, float | None], pair: _Pair, digits: int) -> str:
     value = values.get(pair)
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None else written(value, digits, 4)
 
 
 def _layout(title: str, order: Sequence[str], views: Sequence[_View]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def numbers(row: Measurement, over: str) -> list[str]:
         Lines of a hover text, the first of them the value; text from data is escaped.
     """
     value = or_gap(row.value)
-    parts = ["undefined" if value is None else f"{value:.3f}"]
+    parts = ["undefined" if value is None else written(value)]
     if row.ci_low is not None and row.ci_high is not None:
         parts[0] += f" [{row.ci_low:.3f}, {row.ci_high:.3f}]"
     parts += [f"n = {row.n}, groups = {row.n_groups}"] if row.n else []
@@ -49,3 +49,12 @@ def numbers(row: Measurement, over: str) -> list[str]:
     parts += [f"p over {over} = {row.p_max:.3g}"] if row.p_max is not None else []
     parts += [escape(row.note)] if row.note else []
     return parts
+
+
+def written(value: float, least: int = 3, most: int = 6) -> str:
+    """Return a number with as few digits as do not make 1 of what is not quite 1."""
+    for digits in range(least, most):
+        text = f"{value:.{digits}f}"
+        if float(text) != 1.0 or value == 1.0:
+            return text
+    return f"{value:.{most}f}"

@@ -48,11 +48,20 @@ def stage_tables(result: Result, order: Sequence[str], title: str, width: int = 
 
 def _matrix(cells: _Cells, order: Sequence[str], title: str, *, numbered: bool) -> Table:
     table = new_table(title, "")
+    digits = _digits([row.value for row in cells.values()])
     table.add_column("", no_wrap=True)
     for index, label in enumerate(order, start=1):
         table.add_column(Text(str(index) if numbered else label), justify="right", no_wrap=True)
     for index, stage in enumerate(order, start=1):
         found = [cells.get((stage, reference)) for reference in order]
-        values = ["" if row is None else plain(row.value, ".3f") for row in found]
+        values = ["" if row is None else plain(row.value, digits) for row in found]
         table.add_row(*map(Text, [f"{index} {stage}" if numbered else stage, *values]))
     return whole(table)
+
+
+def _digits(values: Sequence[float]) -> str:
+    """As few digits as do not make 1, which means identical, of what is not quite 1."""
+    for digits in (3, 4, 5):
+        if all(value == 1.0 or float(f"{value:.{digits}f}") != 1.0 for value in values):
+            return f".{digits}f"
+    return ".6f"

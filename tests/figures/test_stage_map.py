@@ -143,3 +143,13 @@ def test_text_from_data_is_shown_as_it_is():
     for part in ["<b>s", "<i>r", "<u>n", "<a>t"]:
         assert part not in text
     assert "&lt;b&gt;s" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "cell", "hover"),
+    [(0.9998, "0.9998", "<b>0.9998</b>"), (1.0, "1.000", "<b>1.000</b>")],
+)
+def test_a_value_below_one_is_not_shown_as_one(value, cell, hover):
+    trace = views(draw([row("think_sft", "base", value)]))["layer 0 sliding attention"]
+    assert trace["text"][1][0] == cell
+    assert hover in trace["hovertext"][1][0]

@@ -86,3 +86,11 @@ def test_text_from_data_is_not_markup():
     text = str(show(stage_tables(Result((odd,)), ["[/nothing]", "[red]s[/red]"], "[b]t")))
     for part in ("[red]s[/red]", "[/nothing]", "[b]t"):
         assert part in text
+
+
+def test_a_value_below_one_is_not_shown_as_one():
+    near = Result((row("think_sft", "base", 0.99996), row("think_dpo", "base", 1.0)))
+    lines = show(stage_tables(near, ORDER, ""))
+    assert lines[4:] == [["think_sft", "0.99996"], ["think_dpo", "1.00000"]]
+    exact = Result((row("think_sft", "base", 1.0),))
+    assert ["think_sft", "1.000"] in show(stage_tables(exact, ORDER, ""))
