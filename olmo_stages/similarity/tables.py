@@ -17,8 +17,6 @@ from olmo_stages.similarity.parallel import in_threads
 CHUNK = 1 << 15
 """Pairs of rows that are multiplied at a time under a permutation; stays in the cache."""
 
-Block = Float[np.ndarray, "layer member member"]
-
 
 @dataclass(frozen=True, eq=False)
 class Tables:
@@ -38,7 +36,7 @@ class Tables:
         return len(self.blocks[0])
 
     def packed(self) -> Float[np.ndarray, "layer pair"]:
-        """Every pair once, in units of the root mean square, in 16 bits where they fit."""
+        """Every pair once, in units of the root mean square, in 16 bits."""
         parts = [
             block[:, *np.triu_indices(block.shape[1])]
             if self.order == 2
@@ -47,9 +45,9 @@ class Tables:
         ]
         flat = np.concatenate(parts, axis=1)
         scale = np.sqrt(np.square(flat).mean(axis=1, keepdims=True, dtype=np.float64))
-        flat /= scale.astype(np.float32)
-        fits = np.abs(flat).max() < np.finfo(np.float16).max
-        return flat.astype(np.float16) if fits else flat
+        flat /= scale.astype(flat.dtype)
+        # No entry can be above the root of their number, far below the largest 16-bit number.
+        return flat.astype(np.float16)
 
     @classmethod
     def unpacked(
@@ -160,7 +158,12 @@ class Comparison:
 class _Pairs:
     """Tables of one block, pair by pair, so that a permutation moves whole rows of memory."""
 
-    def __init__(self, x: Block, y: Block, order: Literal[1, 2]) -> None:
+    def __init__(
+        self,
+        x: Float[np.ndarray, "layer member member"],
+        y: Float[np.ndarray, "other member member"],
+        order: Literal[1, 2],
+    ) -> None:
         n = x.shape[1]
         self.n, self.order = n, order
         self.rows, self.columns = np.triu_indices(n) if order == 2 else np.indices((n, n))
@@ -172,7 +175,7 @@ class _Pairs:
 
     def product(self, permutation: Int[np.ndarray, " member"]) -> Float[np.ndarray, "layer other"]:
         total = np.zeros((len(self.x), self.y.shape[1]))
-        buffer = np.empty((CHUNK, self.y.shape[1]), dtype=np.float32)
+        buffer = np.empty((CHUNK, self.y.shape[1]), dtype=self.y.dtype)
         for start in range(0, len(self.rows), CHUNK):
             chunk = slice(start, start + CHUNK)
             moved = permutation[self.rows[chunk]] * self.n + permutation[self.columns[chunk]]
