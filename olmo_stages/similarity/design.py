@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+FEWEST = 8
+"""Groups of a minibatch, at least."""
+
 
 @dataclass(frozen=True, eq=False)
 class Design:
@@ -58,19 +61,24 @@ class Design:
         return found
 
 
-def _batches(groups: Int[np.ndarray, " row"], batch: int, seed: int) -> list[np.ndarray]:
-    """Rows of whole groups, at least `batch` of them; the rest joins the last."""
+def _batches(
+    groups: Int[np.ndarray, " row"], batch: int, seed: int
+) -> list[Int[np.ndarray, " member"]]:
+    """Rows of whole groups: `batch` of them and `FEWEST` groups, or more; the rest joins the last.
+
+    A minibatch of one or two groups would leave nothing to compare that is independent.
+    """
+    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
     sizes = np.bincount(groups)
-    of_group = np.empty(len(sizes), dtype=np.int64)
-    block, filled = 0, 0
-    for group in np.random.default_rng(seed).permutation(len(sizes)):
-        of_group[group] = block
-        filled += sizes[group]
-        if filled >= batch:
-            block, filled = block + 1, 0
-    # What is left at the end is too few for a batch.
-    of_row = np.minimum(of_group, max(block - 1, 0))[groups]
-    return [np.flatnonzero(of_row == number) for number in np.unique(of_row)]
+    batches: list[list[int]] = [[]]
+    for group in order.tolist():
+        if len(batches[-1]) >= FEWEST and sizes[batches[-1]].sum() >= batch:
+            batches.append([])
+        batches[-1].append(group)
+    last = batches[-1]
+    if len(batches) > 1 and (len(last) < FEWEST or sizes[last].sum() < batch):
+        batches[-2:] = [batches[-2] + last]
+    return [np.flatnonzero(np.isin(groups, members)) for members in batches]
 
 
 def permutations(design: Design, n: int, seed: int) -> Int[np.ndarray, "permutation row"]:
