@@ -18,6 +18,10 @@ CHUNK = 1 << 15
 """Pairs of rows that are multiplied at a time under a permutation; stays in the cache."""
 
 
+ROWS = 64
+"""Rows of the tables that one thread multiplies at a time."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tables:
     """Pair tables of several layers of one side.
@@ -120,7 +124,9 @@ class Comparison:
                 a, b = self.x.blocks[index][layer], self.y.blocks[index][layer]
                 for which, product in enumerate((a * b, a * a, b * b)):
                     sums[which] += _weighted(product, own, inside)
-            return sums[0] / np.sqrt(sums[1] * sums[2])
+            # A resample may hold one group many times over, and so no pair at all.
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return sums[0] / np.sqrt(sums[1] * sums[2])
 
         diagonal = range(min(self.x.n_layers, self.y.n_layers))
         return np.stack(list(in_threads(one, diagonal)), axis=1)
@@ -199,7 +205,11 @@ class _Sums:
         def rows(i: int, axis: int) -> np.ndarray:
             # One small product a row of the tables: [member, layer, other].
             a, b = (np.moveaxis(side.blocks[i], axis, 0) for side in (x, y))
-            return np.matmul(a, b.transpose(0, 2, 1))
+
+            def part(members: slice) -> np.ndarray:
+                return np.matmul(a[members], b[members].transpose(0, 2, 1))
+
+            return np.concatenate(list(in_threads(part, _parts(len(a)))))
 
         def inside(i: int, members: np.ndarray) -> np.ndarray:
             square = np.ix_(members, members)
@@ -213,7 +223,12 @@ class _Sums:
         """Of each layer with itself."""
 
         def rows(i: int, axis: int) -> np.ndarray:
-            return np.einsum("lab,lab->al" if axis == 1 else "lab,lab->bl", *[x.blocks[i]] * 2)
+            a = np.moveaxis(x.blocks[i], axis, 0)
+
+            def part(members: slice) -> np.ndarray:
+                return np.einsum("alb,alb->al", a[members], a[members])
+
+            return np.concatenate(list(in_threads(part, _parts(len(a)))))
 
         def inside(i: int, members: np.ndarray) -> np.ndarray:
             part = x.blocks[i][:, *np.ix_(members, members)].astype(np.float64)
@@ -234,14 +249,20 @@ class _Sums:
             _, member = np.unique(design.groups[block], return_inverse=True)
             found = rows(index, 1).astype(np.float64)
             total = total + found.sum(axis=0)
-            gains = np.zeros((member.max() + 1, *found.shape[1:]))
             # A pair gains from the weight of either row, and one within a group only once.
-            np.add.at(gains, member, found + (found if tables.order == 2 else rows(index, 2)))
+            gains = found + (found if tables.order == 2 else rows(index, 2))
+            order = np.argsort(member, kind="stable")
+            starts = np.flatnonzero(np.diff(member[order], prepend=-1))
+            gains = np.add.reduceat(gains[order], starts)
             hollow = not np.einsum("laa->la", tables.blocks[index]).any()
             for group in np.flatnonzero(np.bincount(member) > int(hollow)):
                 gains[group] -= inside(index, np.flatnonzero(member == group))
             by_group.append(gains)
         return cls(np.asarray(total), np.moveaxis(np.concatenate(by_group), 0, -1))
+
+
+def _parts(n: int) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, n, ROWS)]
 
 
 def standard_error(influence: Float[np.ndarray, "... group"]) -> Float[np.ndarray, "..."]:
@@ -289,7 +310,7 @@ def _equal(x: Tables, y: Tables) -> list[tuple[int, int]]:
     """Pairs of layers whose tables are the same, number by number."""
     digests = [
         [
-            tuple(xxhash.xxh3_128_digest(block[i].tobytes()) for block in side.blocks)
+            tuple(xxhash.xxh3_128_digest(np.ascontiguousarray(block[i])) for block in side.blocks)
             for i in range(side.n_layers)
         ]
         for side in (x, y)
