@@ -109,6 +109,8 @@ class CKA:
         check_choice("analysis.position", self.position, get_args(Position))
         if self.measure in self.also or len(set(self.also)) < len(self.also):
             raise ConfigError(f"analysis.also={list(self.also)} names a measure twice")
+        if self.layers is not None and not self.layers:
+            raise ConfigError("analysis.layers=[] leaves no layer to compare; give some, or null")
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
             raise ConfigError(f"analysis.layers={list(self.layers)} names a layer twice")
         for option, least in (
@@ -289,7 +291,8 @@ class _Run:
         if free < self.design.n_groups:
             self.warnings.append(
                 f"{self.design.n_groups - free} of {self.design.n_groups} groups have no other one "
-                "of their shape to change places with; the null keeps them where they are"
+                "of their shape to change places with; the null shuffles only the examples within "
+                "them"
             )
         if self.design.n_groups < 10:
             self.warnings.append(
@@ -394,12 +397,13 @@ def _headline(found: Findings) -> dict[str, str | float | int | None]:
     scores = lead.scores
     i = int(scores.value.argmin())
     low, high = lead.mean_ends
+    known = bool(np.isfinite(scores.low[i]) and np.isfinite(low))
     headline: dict[str, str | float | int | None] = {
         "lowest at layer": found.x.indices[i],
         found.main.declared.name.replace("_", " "): float(scores.value[i]),
-        "95 % interval": f"{scores.low[i]:.3f}-{scores.high[i]:.3f}",
+        "95 % interval": f"{scores.low[i]:.3f}-{scores.high[i]:.3f}" if known else None,
         "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
-        "mean": f"{lead.mean:.3f} [{low:.3f}, {high:.3f}]",
+        "mean": f"{lead.mean:.3f}" + (f" [{low:.3f}, {high:.3f}]" if known else ""),
     }
     if lead.drop is not None:
         headline["largest drop"] = f"{lead.drop.value:+.3f} at layer {lead.drop.layer}"

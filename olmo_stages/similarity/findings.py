@@ -118,7 +118,9 @@ class Findings:
         if cells.p_max is not None:
             scores = replace(scores, p_max=np.diagonal(cells.p_max))
         floor = self._floor(x, variant)
-        notes = [self._note(i, scores, floor) for i in range(len(self.x.layers))]
+        # Rounding can bring a score to 1, but not its error to 0.
+        same = (scores.value == 1) & (np.diagonal(comparison.error) == 0)
+        notes = [self._note(i, scores, floor, bool(same[i])) for i in range(len(same))]
         self.rows += self.labels.diagonal(declared.name, variant, scores, notes)
         self._beside(variant, scores, floor)
         self._means(variant, scores.value, samples, null)
@@ -135,8 +137,8 @@ class Findings:
         errors = np.diagonal(comparison.error)
         return from_error(diagonal(comparison), errors, self.design.n_groups, self.main.declared)
 
-    def _note(self, i: int, scores: Scores, floor: Scores | None) -> str:
-        if self.x is not self.y and scores.value[i] == 1.0:
+    def _note(self, i: int, scores: Scores, floor: Scores | None, same: bool) -> str:  # noqa: FBT001  (of this class only)
+        if self.x is not self.y and same:
             return "identical: exactly 1"
         if floor is not None and scores.low[i] <= floor.value[i]:
             return f"not above the random initialisation ({floor.value[i]:.2f})"
@@ -153,7 +155,10 @@ class Findings:
         if floor is not None:
             own = replace(self.labels, reference=f"{self.labels.stage} (random)")
             self.rows += own.diagonal(declared.name, f"floor:{variant}", floor)
-        if self.plan.n_halves:
+        lacking = [it.lacking["ceiling"] for it in self.x.layers if "ceiling" in it.lacking]
+        if lacking and variant == "raw":
+            self.warnings.append(f"the ceiling is left out: {lacking[0]}")
+        if self.plan.n_halves and not lacking:
             halves = [layer.halves[variant] for layer in self.x.layers]
             value = np.array([score for score, _ in halves])
             errors = standard_error(np.stack([influence for _, influence in halves]))
@@ -203,7 +208,8 @@ class Findings:
         share = float((changes.argmin(axis=1) == at_fall).mean())
         largest: Measurement | None = None
         for i in range(len(change)):
-            low, high = interval(changes[:, i], self.design.n_groups)
+            ends = interval(changes[:, i], self.design.n_groups)
+            low, high = (it if np.isfinite(it) else None for it in ends)
             row = self.labels.row(
                 f"{self.main.declared.name}_change",
                 variant,

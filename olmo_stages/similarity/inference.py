@@ -91,8 +91,7 @@ def from_error(
     ends = [
         fisher_interval(float(v), float(e), n) for v, e in zip(value.flat, error.flat, strict=True)
     ]
-    low, high = np.clip(np.array(ends).T, declared.low, declared.high)
-    return Scores(value, low.reshape(value.shape), high.reshape(value.shape))
+    return _bounded(value, np.array(ends).T.reshape(2, *value.shape), declared)
 
 
 def from_samples(
@@ -103,8 +102,16 @@ def from_samples(
 ) -> Scores:
     """Scores with bootstrap intervals, which end at the range of the measure."""
     ends = [interval(samples[:, layer], n_groups) for layer in range(len(value))]
-    low, high = np.clip(np.array(ends).T, declared.low, declared.high)
-    return Scores(value, low, high)
+    return _bounded(value, np.array(ends).T, declared)
+
+
+def _bounded(
+    value: Float[np.ndarray, "..."], ends: Float[np.ndarray, "2 ..."], declared: Declared
+) -> Scores:
+    """Ends within the range of the measure; NaN, unknown, stays."""
+    low, high = np.clip(ends, declared.low, declared.high)
+    # Quantiles of few resamples, or rounding near 1, can leave the score itself outside.
+    return Scores(value, np.minimum(low, value), np.maximum(high, value))
 
 
 def diagonal(comparison: Comparison) -> Float[np.ndarray, " layer"]:

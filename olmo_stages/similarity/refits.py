@@ -68,4 +68,6 @@ def null(
     def permuted(rows: np.ndarray) -> np.ndarray:
         return np.array([measure.score(a, b[rows], groups) for a, b in zip(x, y, strict=True)])
 
+    if not len(permutations):
+        return np.empty((0, len(x)))
     return np.stack(list(in_threads(permuted, permutations)))

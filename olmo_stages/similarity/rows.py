@@ -78,6 +78,17 @@ def check_pair(one: Activations, other: Activations) -> None:
             f"first {differ[0]!r}; compare stages of one tokenizer in one format, e.g. "
             "data.format=raw"
         )
+    if _read(one) != _read(other):
+        raise PairingError(
+            f"{pair} read other tokens of the same texts ({len(owners_of(one))} and "
+            f"{len(owners_of(other))} rows): their tokenizers disagree on what is special; read "
+            "another position, e.g. analysis.position=mean"
+        )
+
+
+def _read(acts: Activations) -> tuple[list[int], list[int]]:
+    index = [] if acts.token_index is None else acts.token_index.tolist()
+    return owners_of(acts).tolist(), index
 
 
 def digest(acts: Activations, rows: Int[np.ndarray, " chosen"]) -> UInt8[np.ndarray, " byte"]:

@@ -49,6 +49,8 @@ class Layer:
     Args:
         tables: by measure and variant, one array a block.
         reduced: by fitted measure and variant.
+        lacking: why a measure other than the main one cannot be had of this layer, by measure, or
+            the `ceiling`.
         halves: by variant, score and influences of the comparison of its own two halves.
         dominant: dimensions whose variance is far above the median.
         top: dimension with the largest variance.
@@ -60,6 +62,7 @@ class Layer:
     kind: str
     tables: dict[tuple[str, Variant], list[np.ndarray]]
     reduced: dict[tuple[str, Variant], np.ndarray]
+    lacking: dict[str, str]
     halves: dict[Variant, tuple[float, np.ndarray]]
     dominant: tuple[int, ...]
     top: int
@@ -92,7 +95,14 @@ class Side:
         return tuple(layer.kind for layer in self.layers)
 
     def tables(self, measure: PairTable, variant: Variant) -> Tables:
-        """All layers' tables of one measure."""
+        """All layers' tables of one measure.
+
+        Raises:
+            DataError: the measure cannot be had of a layer.
+        """
+        for layer in self.layers:
+            if measure.declared.name in layer.lacking:
+                raise DataError(layer.lacking[measure.declared.name])
         parts = [layer.tables[measure.declared.name, variant] for layer in self.layers]
         blocks = tuple(np.stack(block) for block in zip(*parts, strict=True))
         return Tables(blocks, measure.order)
@@ -130,16 +140,7 @@ def _reduced(acts: Activations, plan: Plan) -> Layer:
         values = values[plan.rows]
     where = f"layer {acts.layers[0]} of {acts.stage.label}"
     features = Features.of(values, plan.resolution, where, overwrite=True)
-    tables: dict[tuple[str, Variant], list[np.ndarray]] = {}
-    row_share = 0.0
-    for batch, design in plan.designs.items():
-        measures = [measure for measure in plan.tables if measure.batch == batch]
-        for rows in design.blocks if measures else ():
-            grams = features.grams(VARIANTS, None if batch is None else rows)
-            row_share = max(row_share, float(np.diag(grams["raw"]).max() / len(values)))
-            for measure in measures:
-                for variant, table in _by_variant(measure, grams, design.units[rows], where):
-                    tables.setdefault((measure.declared.name, variant), []).append(table)
+    tables, lacking, row_share = _pair_tables(features, plan, where)
     reduced: dict[tuple[str, Variant], np.ndarray] = {}
     for measure in plan.fitted:
         for variant in VARIANTS:
@@ -148,12 +149,17 @@ def _reduced(acts: Activations, plan: Plan) -> Layer:
             reduced[name, variant] = (
                 reduced[name, "raw"] if same else measure.prepare(features.values(variant))
             )
+    try:
+        halves = _halves(features, plan)
+    except DataError as error:
+        halves, lacking["ceiling"] = {}, f"{where}: {error}"
     return Layer(
         index=acts.layers[0],
         kind=acts.layer_types[0],
         tables=tables,
         reduced=reduced,
-        halves=_halves(features, plan),
+        lacking=lacking,
+        halves=halves,
         dominant=tuple(features.dominant.tolist()),
         top=features.top,
         top_share=features.top_share,
@@ -161,31 +167,56 @@ def _reduced(acts: Activations, plan: Plan) -> Layer:
     )
 
 
+def _pair_tables(
+    features: Features, plan: Plan, where: str
+) -> tuple[dict[tuple[str, Variant], list[np.ndarray]], dict[str, str], float]:
+    """Tables by measure and variant, why others are lacking, and the largest share of a row.
+
+    Raises:
+        DataError: the main measure cannot be had of this layer.
+    """
+    tables: dict[tuple[str, Variant], list[np.ndarray]] = {}
+    lacking: dict[str, str] = {}
+    row_share = 0.0
+    wanted = dict.fromkeys(measure.batch for measure in plan.tables)
+    blocks = [(batch, rows) for batch in wanted for rows in plan.designs[batch].blocks]
+    for batch, rows in blocks:
+        grams = features.grams(VARIANTS, None if batch is None else rows)
+        row_share = max(row_share, float(np.diag(grams["raw"]).max() / len(features.others)))
+        units = plan.designs[batch].units[rows]
+        for measure in (it for it in plan.tables if it.batch == batch):
+            name = measure.declared.name
+            try:
+                for variant, table in _by_variant(measure, grams, units):
+                    tables.setdefault((name, variant), []).append(table)
+            except DataError as error:
+                if measure is plan.tables[0]:
+                    raise DataError(f"{where}, {name}: {error}") from error
+                lacking[name] = f"{where}: {error}"
+    return tables, lacking, row_share
+
+
 def _by_variant(
     measure: PairTable,
     grams: dict[Variant, np.ndarray],
     units: Int[np.ndarray, " member"],
-    where: str,
 ) -> list[tuple[Variant, np.ndarray]]:
-    """Tables of one block; variants with the same Gram matrix share one.
-
-    Raises:
-        DataError: the measure cannot be had of this layer.
-    """
+    """Tables of one block; variants with the same Gram matrix share one."""
     made: dict[int, np.ndarray] = {}
     found: list[tuple[Variant, np.ndarray]] = []
     for variant, gram in grams.items():
         if id(gram) not in made:
-            try:
-                made[id(gram)] = measure.table(gram, units)
-            except DataError as error:
-                raise DataError(f"{where}, {measure.declared.name}: {error}") from error
+            made[id(gram)] = measure.table(gram, units)
         found.append((variant, made[id(gram)]))
     return found
 
 
 def _halves(features: Features, plan: Plan) -> dict[Variant, tuple[float, np.ndarray]]:
-    """Random halves of the dimensions against each other, averaged over several draws."""
+    """Random halves of the dimensions against each other, averaged over several draws.
+
+    Raises:
+        DataError: a half does not vary, or the measure cannot be had of it.
+    """
     if not plan.n_halves:
         return {}
     measure = plan.tables[0]
@@ -220,5 +251,7 @@ def _tables(values: np.ndarray, measure: PairTable, design: Design) -> Tables:
     blocks = []
     for rows in design.blocks:
         part = values[rows]
+        if not part.any():
+            raise DataError(f"a random half of the dimensions, {values.shape[1]}, does not vary")
         blocks.append(measure.table(part @ part.T, design.units[rows])[None])
     return Tables(tuple(blocks), measure.order)
