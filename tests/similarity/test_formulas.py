@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
+from calibrated_similarity import calibrate
+from rsatoolbox import rdm
 
+from olmo_stages.similarity.design import permutations
 from olmo_stages.similarity.distances import squared_distances
-from olmo_stages.similarity.linear import BiasedCKA
+from olmo_stages.similarity.inference import from_error
+from olmo_stages.similarity.linear import BiasedCKA, DebiasedCKA
 from olmo_stages.similarity.minibatch import MinibatchCKA
 from olmo_stages.similarity.rsa import RSA
 from tests.similarity import literal
@@ -52,7 +57,6 @@ def test_minibatch_agrees_with_the_ratio_of_sums_if_rows_differ_in_length():
 
 
 def test_biased_cka_is_rsatoolboxs_whitened_cosine():
-    rdm = pytest.importorskip("rsatoolbox.rdm")
     (x,), (y,) = related(30)
     sides = [rdm.RDMs(squared_distances(_gram(v))[np.triu_indices(30, 1)][None]) for v in (x, y)]
     theirs = rdm.compare(*sides, method="cosine_cov")[0, 0]
@@ -60,7 +64,6 @@ def test_biased_cka_is_rsatoolboxs_whitened_cosine():
 
 
 def test_rsa_is_rsatoolboxs_spearman():
-    rdm = pytest.importorskip("rsatoolbox.rdm")
     (x,), (y,) = related(30)
     sides = [rdm.RDMs(squared_distances(_gram(v))[np.triu_indices(30, 1)][None]) for v in (x, y)]
     theirs = rdm.compare(*sides, method="spearman")[0, 0]
@@ -79,3 +82,34 @@ def test_rsa_gives_ties_their_mean_rank():
 def _gram(x):
     centred = x - x.mean(axis=0)
     return centred @ centred.T
+
+
+def test_debiased_cka_is_torch_ckas():
+    peer = pytest.importorskip("torch_cka").CKA
+    theirs = peer.__new__(peer)  # as made, it needs two models
+    theirs.device = "cpu"
+    (x,), (y,) = related(40)
+    k, other = (torch.from_numpy(v @ v.T).fill_diagonal_(0).float() for v in (x, y))
+    hsic = theirs._HSIC
+    expected = hsic(k, other) / np.sqrt(hsic(k, k) * hsic(other, other))
+    # It works in float32, and without centring first.
+    assert score(DebiasedCKA(), x, y) == pytest.approx(expected, abs=1e-4)
+
+
+def test_calibrated_scores_are_those_of_their_authors_code():
+    (x,), (y,) = related(40, strength=0.3)
+    moved = permutations(design_of(40), 99, seed=0)
+    order = iter(moved)
+    theirs = calibrate(
+        torch.from_numpy(x),
+        torch.from_numpy(y),
+        lambda a, b: score(DebiasedCKA(), a.numpy(), b.numpy()),
+        K=99,
+        perm_fn=lambda _n, _device: torch.from_numpy(next(order)),
+    )
+    comparison = literal.compare(DebiasedCKA(), [x], [y])
+    ours = from_error(comparison.value, comparison.error, 40, DebiasedCKA().declared)
+    ours = ours.against(comparison.null(moved), top=1.0)
+    assert 0 < float(theirs[0]) < comparison.value[0, 0]
+    assert ours.calibrated[0, 0] == pytest.approx(float(theirs[0]), abs=1e-6)
+    assert ours.p[0, 0] == pytest.approx(float(theirs[1]), abs=1e-6)
