@@ -103,9 +103,10 @@ def test_weights_of_one_leave_the_score(measure):
     np.testing.assert_allclose(found.resampled(ones)[0], np.diag(found.value), atol=1e-6)
 
 
+@pytest.mark.parametrize("structure", ["single rows", "groups of examples"])
 @each
-def test_the_error_is_the_slope_of_the_score_in_the_weights(measure):
-    design = structured(measure, 12)
+def test_the_error_is_the_slope_of_the_score_in_the_weights(measure, structure):
+    design = designed(measure, 24) if structure == "single rows" else structured(measure, 12)
     n = design.n_groups
     x, y = related(len(design.units), layers=2)
     found = compare(measure, x, y, design)
