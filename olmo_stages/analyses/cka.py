@@ -21,7 +21,8 @@ import numpy as np
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.estimates import group_weights
-from olmo_stages.figures import heat_map, layer_curves
+from olmo_stages.figures import heat_map, layer_curves, logarithmic
+from olmo_stages.figures.wording import decimals, written
 from olmo_stages.nested import RESOLUTION
 from olmo_stages.progress import progress
 from olmo_stages.similarity import choice
@@ -32,7 +33,7 @@ from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.measure import Fitted, PairTable
 from olmo_stages.similarity.rows import check_pair, chosen_rows, digest, owners_of
 from olmo_stages.similarity.sides import Plan, Side, read
-from olmo_stages.similarity.tidy import Labels
+from olmo_stages.similarity.tidy import Labels, distances
 from olmo_stages.types import (
     Activations,
     ActivationSource,
@@ -382,6 +383,18 @@ class _Run:
                 y_label=declared.title,
                 variants=names,
             )
+            own = [row for row in found.rows if row.metric == declared.name]
+            far = distances([row for row in own if row.variant in VARIANTS], declared.high)
+            if far:
+                figures["distance"] = logarithmic(
+                    layer_curves(
+                        far,
+                        declared.name,
+                        title=f"Distance by layer: 1 - {declared.title}, {pair}",
+                        y_label=f"1 - {declared.title}",
+                        variants={name: it for name, it in CURVES.items() if name in VARIANTS},
+                    )
+                )
         return figures
 
 
@@ -397,13 +410,14 @@ def _headline(found: Findings) -> dict[str, str | float | int | None]:
     scores = lead.scores
     i = int(scores.value.argmin())
     low, high = lead.mean_ends
+    digits = decimals(float(scores.value[i]))
     known = bool(np.isfinite(scores.low[i]) and np.isfinite(low))
     headline: dict[str, str | float | int | None] = {
         "lowest at layer": found.x.indices[i],
         found.main.declared.name.replace("_", " "): float(scores.value[i]),
-        "95 % interval": f"{scores.low[i]:.3f}-{scores.high[i]:.3f}" if known else None,
+        "95 % interval": f"{scores.low[i]:.{digits}f}-{scores.high[i]:.{digits}f}" if known else "",
         "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
-        "mean": f"{lead.mean:.3f}" + (f" [{low:.3f}, {high:.3f}]" if known else ""),
+        "mean": written(lead.mean, low, high) if known else written(lead.mean),
     }
     if lead.drop is not None:
         headline["largest drop"] = f"{lead.drop.value:+.3f} at layer {lead.drop.layer}"

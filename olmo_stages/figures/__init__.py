@@ -5,8 +5,8 @@ Lines over layers (`layer_curves`), pairs of layers (`heat_map`) and pairs of st
 are in the hover text, an undefined value is a gap, and text from data is shown as it is.
 """
 
-from olmo_stages.figures.curves import layer_curves
+from olmo_stages.figures.curves import layer_curves, logarithmic
 from olmo_stages.figures.layer_map import heat_map
 from olmo_stages.figures.stage_map import stage_matrix
 
-__all__ = ["heat_map", "layer_curves", "stage_matrix"]
+__all__ = ["heat_map", "layer_curves", "logarithmic", "stage_matrix"]

@@ -1,5 +1,6 @@
 """One value a layer, with interval and null, as lines over the layers."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,13 @@ def layer_curves(
     for trace in _legend_of_symbols(lines):
         figure.add_trace(go.Scatter(**trace))
     return str(figure.to_json(engine="json"))
+
+
+def logarithmic(figure: str) -> str:
+    """Return a figure with a logarithmic vertical axis; values that are not above 0 are gaps."""
+    drawn = json.loads(figure)
+    drawn["layout"].setdefault("yaxis", {}).update(type="log", exponentformat="power")
+    return json.dumps(drawn)
 
 
 def _lines(rows: Sequence[Measurement], variants: Mapping[str, str] | None) -> list[_Line]:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.wording import TYPE_NAMES, escape, layer_name, numbers, or_gap, written
+from olmo_stages.figures.wording import (
+    TYPE_NAMES,
+    decimals,
+    escape,
+    layer_name,
+    numbers,
+    or_gap,
+    written,
+)
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _MOST_NUMBERS = 15
@@ -206,7 +214,7 @@ def _heat(view: _View, order: Sequence[str]) -> dict[str, Any]:
 
 def _in_cell(values: Mapping[_Pair, float | None], pair: _Pair, digits: int) -> str:
     value = values.get(pair)
-    return "" if value is None else written(value, digits, 4)
+    return "" if value is None else f"{value:.{decimals(value, digits, 4)}f}"
 
 
 def _layout(title: str, order: Sequence[str], views: Sequence[_View]) -> dict[str, Any]:

@@ -41,9 +41,7 @@ def numbers(row: Measurement, over: str) -> list[str]:
         Lines of a hover text, the first of them the value; text from data is escaped.
     """
     value = or_gap(row.value)
-    parts = ["undefined" if value is None else written(value)]
-    if row.ci_low is not None and row.ci_high is not None:
-        parts[0] += f" [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+    parts = ["undefined" if value is None else written(value, row.ci_low, row.ci_high)]
     parts += [f"n = {row.n}, groups = {row.n_groups}"] if row.n else []
     parts += [f"p = {row.p:.3g}"] if row.p is not None else []
     parts += [f"p over {over} = {row.p_max:.3g}"] if row.p_max is not None else []
@@ -51,10 +49,20 @@ def numbers(row: Measurement, over: str) -> list[str]:
     return parts
 
 
-def written(value: float, least: int = 3, most: int = 6) -> str:
-    """Return a number with as few digits as do not make 1 of what is not quite 1."""
-    for digits in range(least, most):
-        text = f"{value:.{digits}f}"
-        if float(text) != 1.0 or value == 1.0:
-            return text
-    return f"{value:.{most}f}"
+def decimals(value: float, least: int = 3, most: int = 7) -> int:
+    """How many decimals a number needs so that what is not quite 1 is not shown as 1.
+
+    Returns:
+        `least`, or for 0.9995 and more as many as show the distance from 1.
+    """
+    if not math.isfinite(value) or abs(value) >= 1 or round(abs(value), least) != 1.0:
+        return least
+    return min(most, -math.floor(math.log10(1 - abs(value))))
+
+
+def written(value: float, low: float | None = None, high: float | None = None) -> str:
+    """Return a number, with its interval where there is one, all with the decimals it needs."""
+    digits = decimals(value)
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

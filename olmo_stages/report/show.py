@@ -1,25 +1,32 @@
 """What a person sees in the terminal: after each job, and at the end of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from olmo_stages import command
+from olmo_stages import command, miniature
 from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.records import Job, read
+from olmo_stages.report.layout import NOTHING
 from olmo_stages.report.lineage import LineageKey, lineage_order
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
+from olmo_stages.revisions.names import spelling, spellings_of
+from olmo_stages.stages import MINIATURE, Release
 from olmo_stages.statuses import Status
-from olmo_stages.types import Result, check_choice
+from olmo_stages.types import Result
 
 _PIPED_WIDTH = 110
+_ORGANISATION = "allenai"
+
+Placed = tuple[int, Release]
+"""A stage and its depth in the tree."""
 
 
 def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: str | None) -> None:
@@ -75,31 +82,82 @@ def show_across(folders: Sequence[Path]) -> None:
         _line(console, f"all stages together: {folder}")
 
 
-def show_stages(specs: Mapping[str, Mapping[str, Any]], size: str | None) -> None:
-    """Print the lineage as a tree, each stage with its source in each size.
+def show_stages(found: Sequence[Release], *, with_details: bool) -> None:
+    """Print the lineage as a tree, with the source of each stage.
 
     Args:
-        specs: the stages, parents before children.
-        size: only stages of this size; None = all.
+        found: the stages, parents before children; in one size, or in all.
+        with_details: of one size: a table with context, layers, format and revisions.
 
     Raises:
-        ConfigError: no stage has that size.
+        ConfigError: conf/model spells a revision in a way that cannot be read.
     """
-    if size is not None:
-        sizes = dict.fromkeys(s for spec in specs.values() for s in spec["sources"])
-        check_choice("size", size, tuple(sizes))
+    if with_details:
+        _show_releases(found)
+        return
     root = Tree("stages (model=NAME)")
     nodes: dict[str, Tree] = {}
-    for name, spec in specs.items():
-        sources = {k: v for k, v in spec["sources"].items() if size in {None, k}}
-        if sources:
-            nodes[name] = nodes.get(spec["parent"] or "", root).add(Text(name, style="bold"))
-            for key, source in sources.items():
-                nodes[name].add(Text(f"{key:<5} {source}", style="dim"))
-    if size is None:
-        own = root.add(Text("custom", style="bold"))
-        own.add(Text("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null", style="dim"))
+    for it in found:
+        if it.name not in nodes:
+            parent = (it.parent or "").partition("@")[0]
+            nodes[it.name] = nodes.get(parent, root).add(Text(it.name, style="bold"))
+        nodes[it.name].add(Text(f"{it.size:<5} {it.source}", style="dim"))
+    own = root.add(Text("custom", style="bold"))
+    own.add(Text("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null", style="dim"))
     _console().print(root)
+
+
+def _show_releases(found: Sequence[Release]) -> None:
+    """Print the stages of one size as a table a family, each below its parent."""
+    console = _console()
+    prefix = f"{_ORGANISATION}/"
+    for family in dict.fromkeys(it.family for it in found):
+        members = [it for it in found if it.family == family]
+        _line(console, _shape(members[0]))
+        table = Table(box=None)
+        for name in ("stage", f"source ({prefix}...)", "format"):
+            table.add_column(Text(name), no_wrap=True)
+        table.add_column("revisions besides main", overflow="fold")
+        for depth, it in _descending(members):
+            cells = [" " * depth + it.name, it.source.removeprefix(prefix), it.format or NOTHING]
+            table.add_row(*map(Text, [*cells, _branches(it)]))
+        console.print(table)
+        console.print()
+    _line(console, "N = step (NNNN: padded with zeros), K = ingredient, T = tokens in billions")
+    _line(console, f"which there are: olmo-stages revisions STAGE --size {found[0].size}")
+
+
+def _descending(found: Sequence[Release], parent: str = "", depth: int = 0) -> list[Placed]:
+    """The stages, each followed by its descendants, with their depth in the tree."""
+    names = {it.name for it in found}
+    placed: list[Placed] = []
+    for it in found:
+        before = (it.parent or "").partition("@")[0]
+        if (before if before in names else "") == parent:
+            placed += [(depth, it), *_descending(found, it.name, depth + 1)]
+    return placed
+
+
+def _shape(release: Release) -> str:
+    said, shape = f"{release.family} {release.size}", release.shape
+    if shape is None:
+        return said
+    kinds = Counter(kind.removesuffix("_attention") for kind in shape.layer_types)
+    layers = " + ".join(f"{n} {kind}" for kind, n in kinds.items())
+    said += f": {shape.n_layers} layers ({layers} attention), context {shape.context:,} tokens"
+    if shape.pretraining_context is not None:
+        said += f" (stage1, stage2: {shape.pretraining_context:,})"
+    return said
+
+
+def _branches(release: Release) -> str:
+    if release.source == MINIATURE:
+        spellings = spellings_of(miniature.revisions(release.name))
+    elif release.branches is None:
+        return "not known"
+    else:
+        spellings = tuple(map(spelling, release.branches))
+    return "\n".join(it.text for it in spellings) or "none"
 
 
 def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from olmo_stages.figures.wording import decimals, written
 from olmo_stages.records import Job
 from olmo_stages.report.layout import NOTHING, needed_width, new_table, plain, unclipped, whole
 from olmo_stages.statuses import Status
@@ -216,7 +217,7 @@ def _caption(rows: Sequence[Measurement], notes: Sequence[str]) -> str:
     legend = ", ".join(text for kind, text in _LEGEND.items() if kind in kinds)
     lines = [f"{_letter(index)}: {note}" for index, note in enumerate(notes)]
     if any(row.p_max is not None for row in rows):
-        lines.insert(0, "p max: p against the null of the maximum over layers")
+        lines.insert(0, "p max: p against the null of the maximum over layers (or pairs of layers)")
     return "\n".join([legend, *lines] if legend else lines)
 
 
@@ -249,7 +250,10 @@ def _place(row: Measurement) -> str:
 def _number(row: Measurement | None, *, wide: bool) -> str:
     if row is None:
         return NOTHING
-    digits = "+.3f" if row.metric.endswith("difference") else ".3f"
+    digits = "+.3f" if row.metric.endswith(("difference", "change")) else ".3f"
+    if decimals(row.value) > 3:
+        ends = (row.ci_low, row.ci_high) if wide else (None, None)
+        return written(row.value, *ends)
     text = plain(row.value, digits)
     if wide and row.ci_low is not None and row.ci_high is not None:
         # Two digits, unless rounding would show an interval that leaves its value out.
@@ -266,7 +270,9 @@ def _p(row: Measurement | None) -> str:
 def _value(value: str | float | int | None) -> str:
     if value is None:
         return NOTHING
-    return plain(value, ".3f") if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return written(value) if math.isfinite(value) else NOTHING
 
 
 def _telling(statuses: Sequence[Status]) -> list[str]:

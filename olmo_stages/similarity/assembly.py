@@ -6,14 +6,14 @@ from itertools import combinations
 
 import numpy as np
 
-from olmo_stages.figures import layer_curves, stage_matrix
+from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
 from olmo_stages.similarity import choice
 from olmo_stages.similarity.design import Design
 from olmo_stages.similarity.features import VARIANTS, Variant
 from olmo_stages.similarity.inference import Scores, diagonal, from_error
 from olmo_stages.similarity.measure import Declared, PairTable
 from olmo_stages.similarity.tables import Comparison, Tables, standard_error
-from olmo_stages.similarity.tidy import Labels, at
+from olmo_stages.similarity.tidy import Labels, at, distances
 from olmo_stages.types import Finished, Measurement, Result
 
 
@@ -176,13 +176,18 @@ def _figures(
         metric = f"{declared.name}_stages"
         if any(row.metric == metric for row in own):
             figures[f"stages_{variant}"] = stage_matrix(
-                own, metric, order=order, title=f"{declared.title} of all stages, {variant}"
+                own,
+                metric,
+                order=order,
+                title=f"{declared.title} of all stages, {variant}",
+                limits=_limits(own, metric),
             )
         figures[f"best_match_{variant}"] = stage_matrix(
             own,
             "best_match_stages",
             order=order,
             title=f"Best-matching layer: {declared.title}, {variant}",
+            limits=_limits(own, "best_match_stages"),
             symmetric=False,
         )
     curves = [
@@ -195,4 +200,19 @@ def _figures(
         figures["diagonals"] = layer_curves(
             curves, declared.name, title=f"{declared.title} by layer", y_label=declared.title
         )
+    if far := distances(curves, declared.high):
+        figures["distances"] = logarithmic(
+            layer_curves(
+                far,
+                declared.name,
+                title=f"Distance by layer: 1 - {declared.title}",
+                y_label=f"1 - {declared.title}",
+            )
+        )
     return figures
+
+
+def _limits(rows: Sequence[Measurement], metric: str) -> tuple[float, float]:
+    """Colours from the next lower twentieth of the values: stages of a lineage are all near 1."""
+    lowest = min(row.value for row in rows if row.metric == metric)
+    return min(np.floor(lowest * 20) / 20, 0.95), 1.0

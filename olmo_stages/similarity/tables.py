@@ -310,7 +310,9 @@ def _equal(x: Tables, y: Tables) -> list[tuple[int, int]]:
     """Pairs of layers whose tables are the same, number by number."""
     digests = [
         [
-            tuple(xxhash.xxh3_128_digest(np.ascontiguousarray(block[i])) for block in side.blocks)
+            tuple(
+                xxhash.xxh3_128_digest(np.ascontiguousarray(block[i]).data) for block in side.blocks
+            )
             for i in range(side.n_layers)
         ]
         for side in (x, y)

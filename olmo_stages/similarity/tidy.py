@@ -9,6 +9,9 @@ import numpy as np
 from olmo_stages.similarity.inference import Scores
 from olmo_stages.types import Measurement
 
+SMALLEST = 1e-7
+"""Distance from the top that is drawn for anything nearer; float32 does not tell them apart."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -94,6 +97,33 @@ class Labels:
             seed=self.seed,
             **fields,
         )
+
+
+def distances(rows: Sequence[Measurement], top: float) -> list[Measurement]:
+    """How far numbers are below `top`, for a logarithmic axis, which has no place for 0.
+
+    Args:
+        rows: numbers with intervals.
+        top: the number that identical inputs have.
+
+    Returns:
+        A row for each that is not at the top; an end of an interval at the top becomes `SMALLEST`.
+    """
+
+    def below(value: float | None) -> float | None:
+        return None if value is None else max(top - value, SMALLEST)
+
+    return [
+        replace(
+            row,
+            value=top - row.value,
+            ci_low=below(row.ci_high),
+            ci_high=below(row.ci_low),
+            null=None,
+        )
+        for row in rows
+        if row.value < top
+    ]
 
 
 def at(scores: Scores, cell: int | tuple[int, int]) -> dict[str, float | None]:
