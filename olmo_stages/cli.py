@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,7 @@ Cache = Annotated[
     str | None,
     typer.Option(envvar="OLMO_STAGES_CACHE", help="Cache folder; default: the user's cache."),
 ]
+Shown = Annotated[Literal["text", "json"], typer.Option(help="A table, or JSON.")]
 Seed = Annotated[int, typer.Option(help="Seed of the family.")]
 
 
@@ -51,11 +52,55 @@ def run(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None
 def stages(
     size: Annotated[str | None, typer.Option(help="Only stages of this size.")] = None,
 ) -> None:
-    """Show the lineage as a tree, with sizes and repository ids."""
+    """Show the lineage: sizes and repository ids; of one size also formats and revisions."""
     from olmo_stages.report.show import show_stages
-    from olmo_stages.stages import catalogue
+    from olmo_stages.stages import releases
 
-    show_stages(catalogue(), size)
+    show_stages(releases(size), with_details=size is not None)
+
+
+@app.command()
+def revisions(
+    stage: Annotated[str, typer.Argument(help="Name of a stage.")],
+    size: Annotated[
+        str, typer.Option(envvar="OLMO_STAGES_SIZE", help="One of its sizes.")
+    ] = "tiny",
+    log_spaced: Annotated[
+        int | None, typer.Option(help="So many at even distances of log(steps).")
+    ] = None,
+    match: Annotated[str | None, typer.Option(help="Only names like this: 'stage1-*'.")] = None,
+    format: Shown = "text",
+) -> None:
+    """List the revisions of a stage in the order of training, and the line that runs them."""
+    from olmo_stages.revisions import listing
+
+    found = listing.choose(listing.revisions_of(stage, size), match=match, log_spaced=log_spaced)
+    if format == "json":
+        typer.echo(listing.to_json(found))
+    else:
+        listing.show(found)
+
+
+@app.command("doctor")
+def examine(
+    online: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--online", help="Ask the model hub, too.")
+    ] = False,
+    outputs: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("outputs"),
+    cache: Cache = None,
+    format: Shown = "text",
+) -> None:
+    """Look whether this machine is fit; exits with 1 if something must be mended."""  # noqa: DOC501
+    from olmo_stages import doctor
+    from olmo_stages.cache import cache_folder
+
+    findings = doctor.examine(doctor.Machine(cache_folder(cache), outputs, online))
+    if format == "json":
+        typer.echo(doctor.to_json(findings))
+    else:
+        doctor.show(findings)
+    if doctor.has_error(findings):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,12 +1,21 @@
 """The stages and their lineage, read from conf/model: one YAML file a stage.
 
 A stage names its parent, so that every checkpoint knows its whole lineage, and its source for each
-size it was released in. Reading them needs neither Hydra nor torch.
+size it was released in; further what `release` tells of it: the prompt format it is made for and
+how its revisions are spelt. Reading them needs neither Hydra nor torch.
+
+Keys of conf/model/NAME.yaml:
+
+- `parent`: `NAME[@REVISION]`, or one for each size where they differ; null for a root.
+- `format`: the prompt format it is made for, one of `FORMATS`.
+- `branches`: for each size the spelling of its revisions besides `main`, as
+  `olmo_stages.revisions.names` reads it; an empty list = `main` only, no entry = not known.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,10 +23,79 @@ from typing import Any
 import yaml
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.types import Stage
+from olmo_stages.types import Stage, check_choice
 
 MINIATURE = "miniature"
 """Source of the stages of size=tiny."""
+
+FORMATS = ("raw", "scaffold", "chat_fixed", "chat_native")
+"""Values of `format` in conf/model."""
+
+_TOLD = ("format", "branches")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the checkpoints of a family have in common in one size.
+
+    Args:
+        n_layers: number of blocks.
+        full_every: every so many-th block has full attention, the others a sliding window.
+        context: longest prompt of the released model, in tokens.
+        pretraining_context: of the revisions before the context was extended, where it was.
+    """
+
+    n_layers: int
+    full_every: int
+    context: int
+    pretraining_context: int | None = None
+
+    @property
+    def layer_types(self) -> tuple[str, ...]:
+        """`sliding_attention` or `full_attention`, one per block."""
+        return tuple(
+            "sliding_attention" if (i + 1) % self.full_every else "full_attention"
+            for i in range(self.n_layers)
+        )
+
+
+# Olmo 3 technical report, table 33; OLMo's configs/official-*; the miniature family's recipe.
+SHAPES: Mapping[tuple[str, str], Shape] = {
+    ("olmo3", "tiny"): Shape(8, 4, 512),
+    ("olmo3", "7b"): Shape(32, 4, 65536, 8192),
+    ("olmo3", "32b"): Shape(64, 4, 65536, 8192),
+    ("olmo2", "1b"): Shape(16, 1, 4096),
+    ("olmo2", "7b"): Shape(32, 1, 4096),
+    ("olmo2", "13b"): Shape(40, 1, 4096),
+    ("olmo2", "32b"): Shape(64, 1, 4096),
+}
+"""Shape by family and size."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A stage in one size, as conf/model describes it.
+
+    Args:
+        name: name of the stage.
+        family: `olmo3` or `olmo2`.
+        size: the size.
+        source: hub repo id, or `miniature`.
+        parent: `NAME[@REVISION]` of the stage it was trained from; None for a root.
+        format: the prompt format it is made for; None where the YAML gives none.
+        branches: spellings of its revisions besides `main`; None where they are not known.
+        shape: of its family in this size; None for a family of the user's own.
+    """
+
+    name: str
+    family: str
+    size: str
+    source: str
+    parent: str | None
+    format: str | None
+    branches: tuple[str, ...] | None
+    shape: Shape | None
+
 
 _search: ContextVar[tuple[Path, ...]] = ContextVar("_search", default=())
 
@@ -58,8 +136,11 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
     def add(name: str) -> None:
         parent = found[name].get("parent")
-        if parent in found and parent not in ordered:
-            add(parent)
+        for each in parent.values() if isinstance(parent, dict) else (parent,):
+            # Its name without the revision; a stage that names itself is no parent to wait for.
+            before = str(each).partition("@")[0]
+            if before in found and before not in ordered and before != name:
+                add(before)
         ordered.setdefault(name, found[name])
 
     for name in found:
@@ -74,12 +155,7 @@ def lookup(name: str, size: str) -> Stage:
         ConfigError: no such stage, or it was not released in that size.
     """
     stage, _, revision = name.partition("@")
-    stages = catalogue()
-    if stage not in stages:
-        near = get_close_matches(stage, stages, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"stage {stage!r} does not exist; choose from {', '.join(stages)}{hint}")
-    spec = stages[stage]
+    spec = _spec(stage)
     return resolve(
         name=stage,
         family=spec["family"],
@@ -94,36 +170,151 @@ def resolve(
     *,
     name: str,
     family: str,
-    parent: str | None,
+    parent: str | Mapping[str, str | None] | None,
     revision: str,
     size: str,
     sources: Mapping[str, str],
+    **told: Any,  # noqa: ANN401  (settings that other functions read)
 ) -> Stage:
     """A stage with its lineage, as conf/model/NAME.yaml describes it.
 
     Args:
         name: name of the stage.
         family: `olmo3` or `olmo2`.
-        parent: `NAME` or `NAME@REVISION` of the stage it was trained from; None for a root.
+        parent: `NAME` or `NAME@REVISION` of the stage it was trained from, or one for each size;
+            None for a root.
         revision: branch, tag or commit.
         size: one of `sources`.
         sources: hub repo id, or `miniature`, for each size in which the stage exists.
+        **told: `format` and `branches`, which `release` tells; they say what was released and
+            cannot be chosen.
 
     Raises:
-        ConfigError: it was not released in that size, or its parent does not exist.
+        ConfigError: it was not released in that size, its parent does not exist, or an option is
+            unknown or not to be chosen.
     """
-    if size not in sources:
-        raise ConfigError(
-            f"stage {name} ({family}) does not exist in size={size}; its sizes: "
-            f"{', '.join(sources)}. Choose one with size=..."
-        )
+    _check_told(name, told)
+    _check_unchanged(name, told)
+    _check_size(name, family, size, sources)
+    before = _in_size(parent, size)
     return Stage(
         name=name,
         size=size,
         source=sources[size],
         revision=revision,
-        parent=None if parent is None else lookup(parent, size),
+        parent=None if before is None else lookup(before, size),
     )
+
+
+def release(name: str, size: str) -> Release:
+    """What conf/model tells of a stage in a size.
+
+    Args:
+        name: name of the stage, without revision.
+        size: one of its sizes.
+
+    Raises:
+        ConfigError: no such stage, it was not released in that size, or its YAML has an option
+            that does not exist.
+    """
+    spec = _spec(name)
+    family, sources = spec["family"], spec["sources"]
+    _check_told(name, {key: spec[key] for key in _TOLD if key in spec})
+    _check_size(name, family, size, sources)
+    spelt = (spec.get("branches") or {}).get(size)
+    return Release(
+        name=name,
+        family=family,
+        size=size,
+        source=sources[size],
+        parent=_in_size(spec["parent"], size),
+        format=spec.get("format"),
+        branches=None if spelt is None else tuple(spelt),
+        shape=SHAPES.get((family, size)),
+    )
+
+
+def releases(size: str | None = None) -> tuple[Release, ...]:
+    """Every stage in every size, or in one; parents before children.
+
+    Raises:
+        ConfigError: no stage has that size; names those there are.
+    """
+    specs = catalogue()
+    sizes = tuple(dict.fromkeys(s for spec in specs.values() for s in spec["sources"]))
+    if size is not None:
+        check_choice("size", size, sizes)
+    return tuple(
+        release(name, each)
+        for name, spec in specs.items()
+        for each in spec["sources"]
+        if size in {None, each}
+    )
+
+
+def default_format(stage: Stage) -> str | None:
+    """The prompt format that a stage is made for.
+
+    Returns:
+        One of `FORMATS`; that of the nearest stage before it for a checkpoint of the user's own;
+        None where nothing is told.
+    """
+    specs = catalogue()
+    for each in reversed(stage.lineage()):
+        spec = specs.get(each.name, {"sources": {}})
+        if each.source == spec["sources"].get(each.size) and spec.get("format"):
+            return spec["format"]
+    return None
+
+
+def _spec(name: str) -> dict[str, Any]:
+    stages = catalogue()
+    if name not in stages:
+        raise ConfigError(
+            f"stage {name!r} does not exist; choose from {', '.join(stages)}{_hint(name, stages)}"
+        )
+    return stages[name]
+
+
+def _in_size(parent: str | Mapping[str, str | None] | None, size: str) -> str | None:
+    return parent.get(size) if isinstance(parent, Mapping) else parent
+
+
+def _check_size(name: str, family: str, size: str, sources: Mapping[str, str]) -> None:
+    if size not in sources:
+        raise ConfigError(
+            f"stage {name} ({family}) does not exist in size={size}; its sizes: "
+            f"{', '.join(sources)}. Choose one with size=...{_hint(size.lower(), sources)}"
+        )
+
+
+def _check_told(name: str, told: Mapping[str, Any]) -> None:
+    for key in told:
+        if key not in _TOLD:
+            raise ConfigError(f"stage {name}: no option {key!r}{_hint(key, _TOLD)}")
+    if told.get("format") is not None:
+        check_choice(f"stage {name}: format", told["format"], FORMATS)
+
+
+def _check_unchanged(name: str, told: Mapping[str, Any]) -> None:
+    """Refuse what would be taken for a choice and change nothing.
+
+    Raises:
+        ConfigError: an option differs from the stage's YAML.
+    """
+    spec = catalogue().get(name)
+    remedy = {"format": "data.format=...", "branches": "model.revision=..."}
+    for key, value in told.items():
+        if spec is not None and value != spec.get(key):
+            raise ConfigError(
+                f"model.{key}={value} says what was released and cannot be changed; "
+                f"choose with {remedy[key]}"
+            )
+
+
+def _hint(wrong: str, options: Iterable[str]) -> str:
+    near = get_close_matches(wrong, list(options), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def custom(

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 
 import pytest
 
@@ -15,6 +16,8 @@ def _no_network(monkeypatch, request):
     if request.node.get_closest_marker("network"):
         return
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if "huggingface_hub.constants" in sys.modules:  # it has read the environment already
+        monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_OFFLINE", True)
     connect = socket.socket.connect
 
     def refuse(self, address):

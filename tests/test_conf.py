@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from olmo_stages.experiment import Experiment
-from olmo_stages.stages import catalogue, conf_folder
+from olmo_stages.stages import catalogue, conf_folder, release
 
 SIZES = [(name, size) for name, spec in catalogue().items() for size in spec["sources"]]
 
@@ -25,7 +25,7 @@ def test_every_stage_builds_in_every_size(stage, size):
     assert isinstance(experiment, Experiment)
     assert experiment.model.name == stage
     parent = experiment.reference_stage()
-    assert (parent.name if parent else None) == catalogue()[stage]["parent"]
+    assert (parent.name if parent else None) == release(stage, size).parent
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,22 @@
+import re
+
 import pytest
+import yaml
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.stages import catalogue, custom, lookup, searching
+from olmo_stages.revisions import names
+from olmo_stages.stages import (
+    FORMATS,
+    catalogue,
+    conf_folder,
+    custom,
+    default_format,
+    lookup,
+    release,
+    releases,
+    resolve,
+    searching,
+)
 
 LINEAGE = {
     "base": None,
@@ -22,8 +37,93 @@ LINEAGE = {
     "olmo2_base": None,
     "olmo2_sft": "olmo2_base",
     "olmo2_dpo": "olmo2_sft",
-    "olmo2_instruct": "olmo2_dpo",
+    "olmo2_instruct": {
+        "1b": "olmo2_rlvr1",
+        "7b": "olmo2_dpo",
+        "13b": "olmo2_rlvr1",
+        "32b": "olmo2_dpo",
+    },
+    "olmo2_rlvr1": "olmo2_dpo",
+    "olmo2_base_early": None,
 }
+
+# Typed from the model cards and the technical reports, not from conf/model.
+# stage, size: repository, parent, spelling of the revisions besides main (? = not known)
+RELEASED = """
+base              7b   Olmo-3-1025-7B    - stage1-stepN stage2-stepN stage3-stepN
+base              32b  Olmo-3-1125-32B             -            stage1-stepN
+think_sft         7b   Olmo-3-7B-Think-SFT         base         stepN
+think_sft         32b  Olmo-3-32B-Think-SFT        base         5e-5-stepN 1e-4-stepN
+think_dpo         7b   Olmo-3-7B-Think-DPO         think_sft
+think_dpo         32b  Olmo-3-32B-Think-DPO        think_sft
+think_rlvr        7b   Olmo-3-7B-Think             think_dpo    step_NNNN
+think_rlvr        32b  Olmo-3-32B-Think            think_dpo    step_NNN
+think_rlvr_31     32b  Olmo-3.1-32B-Think          think_dpo    step_NNNN
+instruct_sft      7b   Olmo-3-7B-Instruct-SFT      think_sft    ?
+instruct_sft      32b  Olmo-3.1-32B-Instruct-SFT   think_sft    ?
+instruct_dpo      7b   Olmo-3-7B-Instruct-DPO      instruct_sft ?
+instruct_dpo      32b  Olmo-3.1-32B-Instruct-DPO   instruct_sft ?
+instruct_rlvr     7b   Olmo-3-7B-Instruct          instruct_dpo step_NNN
+instruct_rlvr     32b  Olmo-3.1-32B-Instruct       instruct_dpo ?
+rl_zero_math      7b   Olmo-3-7B-RL-Zero-Math      base         step_N
+rl_zero_code      7b   Olmo-3-7B-RL-Zero-Code      base         step_N
+rl_zero_if        7b   Olmo-3-7B-RL-Zero-IF        base         step_N
+rl_zero_general   7b   Olmo-3-7B-RL-Zero-General   base         ?
+rl_zero_mix       7b   Olmo-3-7B-RL-Zero-Mix       base         ?
+rl_zero_math_31   7b   Olmo-3.1-7B-RL-Zero-Math    base         step_NNNN
+rl_zero_code_31   7b   Olmo-3.1-7B-RL-Zero-Code    base         step_NNNN
+olmo2_base        1b   OLMo-2-0425-1B              -            S1 S2
+olmo2_base        7b   OLMo-2-1124-7B              -            S1 S2 stepN-tokensTB
+olmo2_base        13b  OLMo-2-1124-13B             -            S1 S2
+olmo2_base        32b  OLMo-2-0325-32B             -            S1 S2
+olmo2_base_early  1b   OLMo-2-0425-1B-early-training -          stepN
+olmo2_sft         1b   OLMo-2-0425-1B-SFT          olmo2_base   ?
+olmo2_sft         7b   OLMo-2-1124-7B-SFT          olmo2_base   ?
+olmo2_sft         13b  OLMo-2-1124-13B-SFT         olmo2_base   ?
+olmo2_sft         32b  OLMo-2-0325-32B-SFT         olmo2_base   ?
+olmo2_dpo         1b   OLMo-2-0425-1B-DPO          olmo2_sft    ?
+olmo2_dpo         7b   OLMo-2-1124-7B-DPO          olmo2_sft    ?
+olmo2_dpo         13b  OLMo-2-1124-13B-DPO         olmo2_sft    ?
+olmo2_dpo         32b  OLMo-2-0325-32B-DPO         olmo2_sft    ?
+olmo2_rlvr1       1b   OLMo-2-0425-1B-RLVR1        olmo2_dpo    ?
+olmo2_rlvr1       13b  OLMo-2-1124-13B-Instruct-RLVR1 olmo2_dpo ?
+olmo2_instruct    1b   OLMo-2-0425-1B-Instruct     olmo2_rlvr1  ?
+olmo2_instruct    7b   OLMo-2-1124-7B-Instruct     olmo2_dpo    ?
+olmo2_instruct    13b  OLMo-2-1124-13B-Instruct    olmo2_rlvr1  ?
+olmo2_instruct    32b  OLMo-2-0325-32B-Instruct    olmo2_dpo    ?
+"""
+ABBREVIATED = {"S1": "stage1-stepN-tokensTB", "S2": "stage2-ingredientK-stepN-tokensTB"}
+ROWS = {tuple(row.split()[:2]): row.split()[2:] for row in RELEASED.strip().splitlines()}
+
+# stage, size, and a revision that the model card, or another one's notes, name.
+SEEN = [
+    ("base", "7b", "stage1-step1413814"),
+    ("base", "7b", "stage2-step47684"),
+    ("base", "7b", "stage3-step11921"),
+    ("base", "32b", "stage1-step10000"),
+    ("think_sft", "7b", "step1000"),
+    ("think_sft", "7b", "step43000"),
+    ("think_sft", "32b", "5e-5-step10790"),
+    ("think_sft", "32b", "1e-4-step1000"),
+    ("think_rlvr", "7b", "step_0025"),
+    ("think_rlvr", "7b", "step_1375"),
+    ("think_rlvr", "32b", "step_050"),
+    ("think_rlvr", "32b", "step_750"),
+    ("think_rlvr_31", "32b", "step_2300"),
+    ("instruct_rlvr", "7b", "step_300"),
+    ("rl_zero_math", "7b", "step_100"),
+    ("rl_zero_math", "7b", "step_1900"),
+    ("rl_zero_code", "7b", "step_2900"),
+    ("rl_zero_math_31", "7b", "step_0100"),
+    ("rl_zero_code_31", "7b", "step_1950"),
+    ("olmo2_base", "1b", "stage1-step1907359-tokens4001B"),
+    ("olmo2_base", "1b", "stage2-ingredient3-step23852-tokens51B"),
+    ("olmo2_base", "7b", "stage1-step928646-tokens3896B"),
+    ("olmo2_base", "7b", "step150-tokens1B"),
+    ("olmo2_base", "13b", "stage2-ingredient4-step35773-tokens300B"),
+    ("olmo2_base", "32b", "stage1-step721901-tokens6056B"),
+    ("olmo2_base_early", "1b", "step36000"),
+]
 
 
 def test_every_stage_has_its_parent():
@@ -31,35 +131,128 @@ def test_every_stage_has_its_parent():
 
 
 def test_parents_come_before_their_children():
-    names = list(catalogue())
+    order = list(catalogue())
     for name, parent in LINEAGE.items():
-        assert parent is None or names.index(parent) < names.index(name)
+        for each in parent.values() if isinstance(parent, dict) else [parent]:
+            assert each is None or order.index(each) < order.index(name)
+
+
+def test_every_released_repository_is_there_and_no_other():
+    assert {(it.name, it.size) for it in releases() if it.size != "tiny"} == set(ROWS)
+
+
+@pytest.mark.parametrize(("stage", "size"), ROWS)
+def test_source_parent_and_spelling_of_a_release(stage, size):
+    repository, parent, *branches = ROWS[stage, size]
+    told = release(stage, size)
+    found = lookup(stage, size)
+    assert told.source == found.source == f"allenai/{repository}"
+    assert found.parent == (None if parent == "-" else lookup(parent, size))
+    spelt = None if branches == ["?"] else [ABBREVIATED.get(it, it) for it in branches]
+    shown = told.branches if told.branches is None else [it.split()[0] for it in told.branches]
+    assert shown == spelt
+
+
+@pytest.mark.parametrize(("stage", "size", "revision"), SEEN)
+def test_revisions_that_exist_fit_their_spelling(stage, size, revision):
+    spellings = [names.spelling(text) for text in release(stage, size).branches]
+    fitting = [it for it in spellings if it.fits(revision)]
+    assert len(fitting) == 1
+    step = names.parse(revision).step
+    assert fitting[0].last is None or step <= fitting[0].last
+    assert fitting[0].first is None or step >= fitting[0].first
+
+
+def test_the_miniature_family_has_the_stages_that_it_builds():
+    from olmo_stages.miniature import PARENTS
+
+    tiny = {it.name: it.parent for it in releases("tiny")}
+    assert tiny == PARENTS
+    assert {it.source for it in releases("tiny")} == {"miniature"}
 
 
 @pytest.mark.parametrize(
-    ("stage", "size", "source"),
+    ("family", "size", "n_layers", "n_full", "context", "before"),
     [
-        ("base", "7b", "allenai/Olmo-3-1025-7B"),
-        ("base", "32b", "allenai/Olmo-3-1125-32B"),
-        ("think_rlvr", "7b", "allenai/Olmo-3-7B-Think"),
-        ("think_rlvr", "32b", "allenai/Olmo-3-32B-Think"),
-        ("think_rlvr_31", "32b", "allenai/Olmo-3.1-32B-Think"),
-        ("instruct_sft", "32b", "allenai/Olmo-3.1-32B-Instruct-SFT"),
-        ("instruct_rlvr", "7b", "allenai/Olmo-3-7B-Instruct"),
-        ("rl_zero_mix", "7b", "allenai/Olmo-3-7B-RL-Zero-Mix"),
-        ("rl_zero_code_31", "7b", "allenai/Olmo-3.1-7B-RL-Zero-Code"),
-        ("olmo2_dpo", "32b", "allenai/OLMo-2-0325-32B-DPO"),
-        ("olmo2_instruct", "1b", "allenai/OLMo-2-0425-1B-Instruct"),
-        ("base", "tiny", "miniature"),
+        ("olmo3", "7b", 32, 8, 65536, 8192),
+        ("olmo3", "32b", 64, 16, 65536, 8192),
+        ("olmo2", "1b", 16, 16, 4096, None),
+        ("olmo2", "7b", 32, 32, 4096, None),
+        ("olmo2", "13b", 40, 40, 4096, None),
+        ("olmo2", "32b", 64, 64, 4096, None),
     ],
 )
-def test_source_of_a_stage(stage, size, source):
-    assert lookup(stage, size).source == source
+def test_shape_of_a_family(family, size, n_layers, n_full, context, before):
+    for it in releases(size):
+        if it.family == family:
+            types = it.shape.layer_types
+            assert (len(types), types.count("full_attention")) == (n_layers, n_full)
+            assert (it.shape.context, it.shape.pretraining_context) == (context, before)
+
+
+def test_every_fourth_layer_of_olmo_3_has_full_attention():
+    types = release("base", "7b").shape.layer_types
+    assert [i for i, kind in enumerate(types) if kind == "full_attention"] == [*range(3, 32, 4)]
+
+
+def test_the_miniature_shape_is_the_one_that_is_built():
+    from olmo_stages.miniature.recipe import Architecture
+
+    shape, built = release("base", "tiny").shape, Architecture()
+    assert (shape.n_layers, shape.context) == (built.n_layers, built.max_positions)
+
+
+def test_base_models_are_made_for_raw_text_and_post_trained_ones_for_chats():
+    formats = {it.name: it.format for it in releases()}
+    raw = {name for name, format in formats.items() if format == "raw"}
+    assert raw == {name for name in formats if "base" in name or name.startswith("rl_zero")}
+    assert set(formats.values()) == {"raw", "chat_fixed"} < set(FORMATS)
+
+
+def test_a_fine_tune_is_made_for_the_format_of_its_parent(tmp_path):
+    def mine(parent):
+        return custom(path=str(tmp_path), name=None, parent=parent, revision="main", size="7b")
+
+    assert default_format(lookup("base", "7b")) == "raw"
+    assert default_format(mine("think_sft")) == "chat_fixed"
+    assert default_format(mine("base")) == "raw"
+    assert default_format(mine(None)) is None
+
+
+def test_a_stage_of_the_users_own_that_has_a_released_name_keeps_no_format(tmp_path):
+    own = custom(path=str(tmp_path), name="base", parent=None, revision="main", size="7b")
+    assert default_format(own) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"format": "raw"}, r"model\.format=raw .*data\.format="),
+        ({"branches": ["step_0025"]}, r"model\.branches=.*model\.revision="),
+        ({"formt": "raw"}, r"no option 'formt' \(did you mean format\?\)"),
+        ({"format": "chat"}, r"format 'chat' does not exist; choose from raw, scaffold"),
+    ],
+)
+def test_what_was_released_is_no_option(told, said):
+    spec = catalogue()["think_rlvr"]
+    given = {key: spec[key] for key in ("name", "family", "parent", "revision", "sources")}
+    with pytest.raises(ConfigError, match=said):
+        resolve(**given, size="7b", **told)
+
+
+def test_comments_and_keys_of_a_stage_are_the_same_in_every_file():
+    for path in (conf_folder() / "model").glob("*.yaml"):
+        text = path.read_text()
+        keys = list(yaml.safe_load(text))
+        assert text.startswith("# "), path
+        if path.stem != "custom":
+            assert keys == list(catalogue()["base"]), path
+            assert re.search(r"^size: \$\{size\}$", text, re.MULTILINE), path
 
 
 def test_instruct_descends_from_think_sft():
-    names = [stage.name for stage in lookup("instruct_rlvr", "7b").lineage()]
-    assert names == ["base", "think_sft", "instruct_sft", "instruct_dpo", "instruct_rlvr"]
+    lineage = [stage.name for stage in lookup("instruct_rlvr", "7b").lineage()]
+    assert lineage == ["base", "think_sft", "instruct_sft", "instruct_dpo", "instruct_rlvr"]
 
 
 def test_a_revision_is_named_after_an_at_sign():
@@ -104,3 +297,8 @@ def test_a_new_stage_is_one_file(tmp_path):
         assert lookup("mine", "7b").parent == lookup("think_sft", "7b")
     with pytest.raises(ConfigError):
         lookup("mine", "7b")
+
+
+def test_a_size_in_capitals_is_recognised():
+    with pytest.raises(ConfigError, match=r"size=7B; .*did you mean 7b\?"):
+        lookup("base", "7B")
