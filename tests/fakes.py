@@ -1,7 +1,7 @@
 """A source of made-up activations, so that an analysis is tested without a model."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -28,30 +28,51 @@ def grouped_examples(n_groups: int, per_group: int = 4, *, polarity: bool = Fals
 
 @dataclasses.dataclass
 class FakeSource:
-    """Hands out `make(stage)` as [layer example d_model] for layers 0.. and zeros for -1."""
+    """Hands out `make(stage)` as [layer example d_model] for layers 0.. and zeros for -1.
+
+    With `owners`, the rows are tokens: `owners[row]` is the index of the row's example. `change`
+    has the last word on everything handed out; `asked` lists the labels of the stages asked for.
+    """
 
     examples: tuple[Example, ...]
     make: Callable[[Stage], np.ndarray]
     token_ids: tuple[tuple[int, ...], ...] = ()
+    layer_types: Sequence[str] = ()
+    owners: np.ndarray | None = None
+    change: Callable[[Activations], Activations] = lambda acts: acts
+    asked: list[str] = dataclasses.field(default_factory=list)
 
     def __call__(self, stage, *, site="resid_post", position="last", layers=None):
+        self.asked.append(stage.label)
         values = self.make(stage).astype(np.float32)
         chosen = tuple(range(len(values))) if layers is None else tuple(layers)
         zeros = np.zeros_like(values[:1])
         tokens = self.token_ids or tuple((5, 6, i % 3) for i in range(len(self.examples)))
-        return Activations(
+        types = self.layer_types or ["full_attention"] * len(values)
+        index = None
+        if self.owners is not None:
+            starts = np.searchsorted(self.owners, self.owners)
+            index = np.arange(len(self.owners)) - starts + 1  # 0 is the sink
+            tokens = self.token_ids or tuple(
+                tuple(range(7, 8 + int(np.sum(self.owners == i))))
+                for i in range(len(self.examples))
+            )
+        acts = Activations(
             stage=stage,
             site=site,
             position=position,
             layers=chosen,
-            layer_types=tuple("embedding" if i < 0 else "full_attention" for i in chosen),
+            layer_types=tuple("embedding" if i < 0 else types[i] for i in chosen),
             ids=tuple(e.id for e in self.examples),
             values=np.concatenate([values[[i]] if i >= 0 else zeros for i in chosen]),
             token_ids=tokens,
             n_truncated=0,
             model_digest=stage.label,
             key=stage.label,
+            owners=self.owners,
+            token_index=index,
         )
+        return self.change(acts)
 
     def stream(self, stage, *, site="resid_post", position="last", layers=None):
         chosen = tuple(range(len(self.make(stage)))) if layers is None else tuple(layers)
