@@ -198,7 +198,11 @@ def _figures(
     ]
     if curves:
         figures["diagonals"] = layer_curves(
-            curves, declared.name, title=f"{declared.title} by layer", y_label=declared.title
+            curves,
+            declared.name,
+            title=f"{declared.title} by layer",
+            y_label=declared.title,
+            variants={"raw": ""},
         )
     if far := distances(curves, declared.high):
         figures["distances"] = logarithmic(
@@ -207,6 +211,7 @@ def _figures(
                 declared.name,
                 title=f"Distance by layer: 1 - {declared.title}",
                 y_label=f"1 - {declared.title}",
+                variants={"raw": ""},
             )
         )
     return figures

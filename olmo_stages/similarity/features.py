@@ -11,6 +11,9 @@ from olmo_stages.errors import DataError, NonFiniteError
 OUTLYING = 10.0
 """A dimension dominates if its variance is this many times the median variance."""
 
+NEGLIGIBLE = 1e-9
+"""Share of the largest variance below which a dimension counts as dead."""
+
 COLUMNS = 512
 """Columns that are centred at a time, so that they stay in the cache."""
 
@@ -86,7 +89,8 @@ class Features:
                 "by more than rounding; read another position, or leave the layer out with "
                 "analysis.layers"
             )
-        median = np.median(variance[variance > 0])
+        # Dimensions that vary by rounding only would drag the median down.
+        median = np.median(variance[variance > NEGLIGIBLE * variance.max()])
         dominant = np.flatnonzero(variance > OUTLYING * median)
         few = centred[:, dominant]
         centred[:, dominant] = 0

@@ -34,7 +34,7 @@ class MutualKNN:
         """What a reader may rely on."""
         return Declared(
             "mutual_knn",
-            f"mutual {self.neighbours} nearest neighbours",
+            "mutual nearest neighbours",
             0.0,
             1.0,
             "similarity",
