@@ -1,12 +1,15 @@
 """`olmo-stages`, as a shell starts it."""
 
+import json
 import sys
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from olmo_stages import launch
-from olmo_stages.cli import app
+from olmo_stages.cli import app, main
+from olmo_stages.report import show
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,70 @@ def test_the_report_of_a_folder_without_a_sweep_is_one_line(tmp_path):
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 1
     assert "holds no sweep" in done.output
+
+
+@pytest.fixture
+def shell(monkeypatch, capsys):
+    """Run a command line as a shell does; gives its exit code and both streams."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["olmo-stages", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        streams = capsys.readouterr()
+        return left.value.code or 0, streams.out, streams.err
+
+    return run
+
+
+def test_the_stages_of_a_size_fit_a_hundred_columns(shell, monkeypatch):
+    monkeypatch.setattr(show, "_console", lambda: Console(width=100))
+    code, out, _ = shell("stages", "--size", "7b")
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "olmo3 7b: 32 layers (24 sliding + 8 full attention), context 65,536 tokens" in out
+    assert "olmo2 7b: 32 layers (32 full attention), context 4,096 tokens" in out
+    (row,) = [line for line in lines if "think_rlvr" in line]
+    assert row.split() == ["think_rlvr", "Olmo-3-7B-Think", "chat_fixed", "step_NNNN"]
+    assert "stage2-ingredientK-stepN-tokensTB" in out  # not broken into two lines
+    assert "allenai/Olmo-3-32B" not in out
+
+
+def test_a_stage_stands_below_its_parent(shell):
+    _, out, _ = shell("stages", "--size", "7b")
+    names = [line.split()[0] for line in out.splitlines() if line.startswith(" ")]
+    assert names.index("think_rlvr") == names.index("think_dpo") + 1
+    assert names.index("instruct_sft") > names.index("think_sft")
+
+
+def test_the_revisions_of_the_miniature_family(shell):
+    code, out, _ = shell("revisions", "think_rlvr", "--size", "tiny")
+    assert code == 0
+    line = "python run.py -m model=think_rlvr size=tiny model.revision=step_5,step_10,step_15,main"
+    assert line in out.splitlines()
+
+
+def test_revisions_as_json(shell):
+    code, out, _ = shell(
+        "revisions", "base", "--size", "tiny", "--log-spaced", "3", "--format", "json"
+    )
+    names = [it["name"] for it in json.loads(out)["revisions"]]
+    assert (code, len(names), names[0], names[-1]) == (0, 3, "stage1-step0", "main")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["revisions", "think_slt", "--size", "7b"], "did you mean think_sft?"),
+        (["revisions", "base", "--size", "7B"], "did you mean 7b?"),
+        (["revisions", "rl_zero_math", "--size", "32b"], "its sizes: tiny, 7b"),
+        (["revisions", "base", "--size", "tiny", "--log-spaced", "1"], "give 2 or more"),
+        (["stages", "--size", "70b"], "choose from tiny, 7b, 32b"),
+    ],
+)
+def test_a_wrong_stage_or_size_is_one_line(shell, arguments, said):
+    code, out, err = shell(*arguments)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert len(err.splitlines()) == 1

@@ -111,6 +111,7 @@ def _show_releases(found: Sequence[Release]) -> None:
     """Print the stages of one size as a table a family, each below its parent."""
     console = _console()
     prefix = f"{_ORGANISATION}/"
+    place = lineage_order()
     for family in dict.fromkeys(it.family for it in found):
         members = [it for it in found if it.family == family]
         _line(console, _shape(members[0]))
@@ -118,7 +119,7 @@ def _show_releases(found: Sequence[Release]) -> None:
         for name in ("stage", f"source ({prefix}...)", "format"):
             table.add_column(Text(name), no_wrap=True)
         table.add_column("revisions besides main", overflow="fold")
-        for depth, it in _descending(members):
+        for depth, it in _descending(sorted(members, key=lambda it: place(it.name))):
             cells = [" " * depth + it.name, it.source.removeprefix(prefix), it.format or NOTHING]
             table.add_row(*map(Text, [*cells, _branches(it)]))
         console.print(table)
