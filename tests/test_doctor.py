@@ -75,6 +75,24 @@ def test_an_old_python_is_an_error():
     assert environment.python_version((3, 11, 0)).state == "ok"
 
 
+def test_every_gpu_has_its_line(monkeypatch):
+    import torch
+
+    def memory(index):
+        if index == 1:
+            raise RuntimeError("CUDA-capable device(s) is/are busy")
+        return 60 * 10**9, 80 * 10**9
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    _, first, second = environment.torch_devices()
+    assert (first.state, first.found) == ("ok", "GPU 0, 80 GB, 60 GB free")
+    assert second.state == "warning"
+    assert "busy" in second.found
+
+
 def test_a_package_that_must_be_there():
     found = environment.library("no-such-package", "provider>=1")
     assert (found.state, found.remedy) == ("error", "pip install 'provider>=1'")
