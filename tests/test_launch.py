@@ -320,6 +320,49 @@ def test_the_report_of_a_sweep_shows_its_jobs_together(norms, tmp_path, monkeypa
     assert "together" not in CliRunner().invoke(app, ["report", "outputs/sweeps/s"]).output
 
 
+CKA = [
+    "analysis=cka",
+    "analysis.n_permutations=9",
+    "analysis.n_permutations_also=4",
+    "analysis.n_resamples=100",
+    "analysis.n_halves=1",
+    "analysis.max_rows=200",
+    "analysis.also=[mutual_knn]",
+    "data=manners",
+    "data.vocabulary=miniature",
+    "tracking=none",
+]
+
+
+def test_similarity_of_two_stages_and_of_the_sweep(run, checkpoints, tmp_path):
+    arguments = ["-m", "model=custom", f"model.path={checkpoints[0]},{checkpoints[1]}", "sweep=s"]
+    arguments += [*CKA, "analysis.position=tokens", "analysis.tokens_per_example=2"]
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    found = [read(folder) for folder in folders(tmp_path / "outputs/cka")]
+    assert len(found) == 2
+    for recorded in found:
+        rows = recorded.result.measurements
+        cells = [row for row in rows if (row.metric, row.variant) == ("debiased_cka_map", "raw")]
+        assert len(cells) == 16
+        assert {row.layer_type for row in cells} == {"sliding_attention", "full_attention"}
+        assert any(row.variant == "floor:raw" for row in rows)
+        assert recorded.provenance["job"]["identity"]["options"]["n_resamples"] == 100
+    together = read(tmp_path / "outputs/sweeps/s/across/cka.manners_miniature").result
+    (mean,) = [
+        row
+        for row in together.measurements
+        if (row.metric, row.variant, row.layer) == ("debiased_cka_stages", "raw", None)
+    ]
+    assert (mean.stage, mean.reference) == ("second", "first")
+    assert mean.ci_low < mean.value < mean.ci_high < 1
+    assert "no reference" in out
+    # What changes a number makes it another job, from the same activations.
+    _, _, err = run(*arguments, "analysis.n_resamples=200")
+    assert "activations of" not in err
+    assert len(folders(tmp_path / "outputs/cka")) == 4
+
+
 def test_another_analysis_of_the_same_activations_does_no_forward_pass(run, checkpoints):
     _, _, first = run(*custom(checkpoints[0]))
     assert "activations of" in first
