@@ -194,8 +194,8 @@ class Source:
             return found or self._extract(work, writer)
 
     def _extract(self, work: Work, writer: Writer) -> Entry:
+        prompts = self._prompts(work)  # first, since a wrong tokenizer is found in a second
         loaded = self._load(work)
-        prompts = self._prompts(work)
         rows = lay_out(prompts, {capture.position for capture in writer.captures})
         n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
         cut = rows.shards(self._store.shard_examples, self._store.shard_rows // max(n_tokens, 1))
@@ -261,7 +261,7 @@ class Source:
         return self._loaded
 
     def _prompts(self, work: Work) -> list[Prompt]:
-        from olmo_stages.models.loading import load_tokenizer
+        from olmo_stages.models.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(work.checkpoint)
         return [

@@ -9,7 +9,7 @@ from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.spans import POSITIONS
 from olmo_stages.errors import ConfigError, ModelError
-from olmo_stages.models import checkpoints, digests
+from olmo_stages.models import checkpoints, digests, families
 from olmo_stages.models.captures import Capture
 from olmo_stages.models.checkpoints import Checkpoint
 from olmo_stages.models.compute import Compute
@@ -79,6 +79,7 @@ def describe(
     if max_length is not None and max_length < 1:
         raise ConfigError(f"max_length {max_length} leaves no token; give at least 1")
     checkpoint = checkpoints.locate(stage, cache)
+    families.check_config(checkpoint.path)
     config = digests.read_config(checkpoint.path)
     config = config.get("text_config", config)
     context = _first(checkpoint.path, config, "max_position_embeddings", "n_positions")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from olmo_stages.errors import ModelError
 from olmo_stages.models import digests
+from olmo_stages.revisions import hub
 from olmo_stages.stages import MINIATURE
 from olmo_stages.types import Stage
 
@@ -16,9 +17,18 @@ QUANTISATION = "none"
 """Quantisation of the weights; part of an activation's identity."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Some repositories also hold the weights as .bin, twice the download and pickled.
-_CONFIG_FILES = ["*.json", "*.txt", "*.jinja"]
-_HUB_FILES = ["*.safetensors*", *_CONFIG_FILES]
+_SMALL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+    digests.INDEX,
+]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -89,13 +99,29 @@ def model_digest(stage: Stage, checkpoint: Checkpoint, cache: Path) -> str:
 
 
 def _download(stage: Stage) -> Checkpoint:
+    """Small files first, then the weights by name: what the index does not name stays away.
+
+    Some repositories also hold the weights as .bin, pickled and twice the download, and some a
+    second set of shards.
+    """
+    path = _snapshot(stage, hub.pin(stage) or stage.revision, _SMALL_FILES)
+    commit = path.name if _COMMIT.fullmatch(path.name) else None
+    if stage.random_init is None:
+        # At the commit of the small files, should the branch move meanwhile.
+        path = _snapshot(stage, commit or stage.revision, digests.weight_names(path))
+    return Checkpoint(path, commit)
+
+
+def _snapshot(stage: Stage, revision: str, patterns: list[str]) -> Path:
     import huggingface_hub
 
-    patterns = _CONFIG_FILES if stage.random_init is not None else _HUB_FILES
     try:
-        path = Path(
+        return Path(
             huggingface_hub.snapshot_download(
-                stage.source, revision=stage.revision, allow_patterns=patterns
+                stage.source,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*"],  # a pattern's * goes into folders
             )
         )
     # All of the hub's errors are one or the other: unknown id or revision, gated, no connection.
@@ -105,4 +131,3 @@ def _download(stage: Stage) -> Checkpoint:
             f"directory nor in reach on the hub ({type(error).__name__}); check the id and the "
             "revision, connect or log in (hf auth login), or give a local directory"
         ) from error
-    return Checkpoint(path, path.name if _COMMIT.fullmatch(path.name) else None)

@@ -45,20 +45,48 @@ def weight_files(path: Path) -> tuple[Path, ...]:
         ModelError: no safetensors file, or one that the index names is missing.
     """
     if (path / SINGLE).is_file():
-        names = [SINGLE]
-    elif (path / INDEX).is_file():
-        names = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
-    else:
-        names = sorted(file.name for file in path.glob("*.safetensors"))
+        return (path / SINGLE,)
+    if not (path / INDEX).is_file():
+        raise ModelError(_why_no_weights(path))
+    names = weight_names(path)[1:]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        raise ModelError(f"{path}: {missing[0]} is named by {INDEX} but missing; download it again")
-    if not names:
-        pickles = " (pickled .bin weights are never loaded)" if any(path.glob("*.bin")) else ""
         raise ModelError(
-            f"{path}: no *.safetensors file{pickles}; save the model with save_pretrained()"
+            f"{path}: {missing[0]} is named by {INDEX} but missing, as are {len(missing) - 1} "
+            f"others of {len(names)}; download it again"
         )
     return tuple(path / name for name in names)
+
+
+def weight_names(path: Path) -> list[str]:
+    """Names under which transformers looks for weights: the single file, then those of the index.
+
+    Raises:
+        ModelError: the index is not one.
+    """
+    try:
+        index = json.loads((path / INDEX).read_text()) if (path / INDEX).is_file() else None
+        return [SINGLE, *(sorted(set(index["weight_map"].values())) if index else ())]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"{path / INDEX}: cannot be read ({type(error).__name__}); download it again"
+        ) from error
+
+
+def _why_no_weights(path: Path) -> str:
+    others = sorted(file.name for file in path.glob("*.safetensors"))
+    if others:
+        return (
+            f"{path}: {others[0]} without {INDEX}; download the index too, or name a single file "
+            f"{SINGLE}"
+        )
+    if any(path.glob("*.bin")):
+        return (
+            f"{path}: no *.safetensors file (pickled .bin weights are never loaded); convert it, "
+            "e.g. AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) where you "
+            "trust its source"
+        )
+    return f"{path}: no *.safetensors file; save the model with save_pretrained()"
 
 
 def config_digest(path: Path) -> str:

@@ -15,6 +15,10 @@ _WRONG_ROPE = ((5, 0), (5, 13))
 def check_transformers(version: str) -> None:
     """Refuse the versions of transformers that compute OLMo 3 wrongly.
 
+    They give all layers one rotary embedding. That is wrong where the kinds of layer differ: with
+    YaRN, which all of OLMo 3 has from the long-context stage on. Without it (stage1 and stage2
+    revisions, OLMo 2, other families) they compute the same numbers, and `load` lets them.
+
     Source: huggingface/transformers#46911, allenai/OLMo-core#685.
 
     Raises:
@@ -30,6 +34,9 @@ def check_transformers(version: str) -> None:
 
 def check_keys(where: str, info: Mapping[str, Any]) -> None:
     """Refuse a checkpoint whose weights are not exactly those of the model.
+
+    A head that is missing although it is not tied would be made at random. No activation depends on
+    it, but a checkpoint without it was not saved whole, so it is refused too.
 
     Args:
         where: the checkpoint, for the message.
@@ -51,18 +58,51 @@ def check_keys(where: str, info: Mapping[str, Any]) -> None:
         if names:
             raise ModelError(
                 f"{where}: {len(names)} {kind} weights, e.g. {', '.join(names[:3])}; the "
-                "checkpoint is incomplete or of another architecture"
+                f"checkpoint is incomplete or of another architecture: {_remedy(names)}"
             )
+
+
+def _remedy(names: list[str]) -> str:
+    if names == ["lm_head.weight"]:
+        return (
+            "save the whole model with its head, or write tie_word_embeddings: true if it is tied"
+        )
+    return "download or save it again, with the config.json that belongs to it"
+
+
+def check_head(where: str, model: Any) -> None:  # noqa: ANN401 (any model of transformers)
+    """Refuse a model whose config ties the vocabulary head to embeddings that it differs from.
+
+    Activations are read before the head, and `embed_tokens` is what the file holds either way, so
+    no activation would be wrong. But config and weights are then not of the same model, and what
+    else the config says cannot be believed. A tied head that the file leaves out, or holds once
+    more with the same values, is how tied models are saved.
+
+    Raises:
+        ModelError: says so.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if tied and head is not None and head.weight is not embedding.weight:
+        raise ModelError(
+            f"{where}: config.json says tie_word_embeddings, but the file holds a vocabulary head "
+            "that differs from the embeddings; write false in config.json, or take the config.json "
+            "that was saved with these weights"
+        )
 
 
 def check_finite(where: str, model: torch.nn.Module) -> None:
     """Refuse weights that are not finite.
 
+    The smallest and the largest value are looked at, which are nan if any value is, so that no
+    second tensor of the weight's size is made.
+
     Raises:
         ModelError: names the first such parameter.
     """
     for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        low, high = parameter.aminmax()
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise ModelError(
                 f"{where}: weight {name} is not finite in {parameter.dtype}; download the "
                 "checkpoint again or use compute.dtype=float32"

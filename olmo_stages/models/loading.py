@@ -1,6 +1,8 @@
 """From a checkpoint directory to a model that may be trusted."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import torch
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import guards
+from olmo_stages.models import digests, families, guards, layer_kinds, rope
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
-from olmo_stages.models.sites import Decoder, find_decoder
+from olmo_stages.models.discovery import find_decoder
+from olmo_stages.models.sites import Decoder
 from olmo_stages.types import Stage
 
 
@@ -46,57 +49,61 @@ def load(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Lo
         device: `cpu` or `cuda`.
 
     Returns:
-        The model in eval mode; its weights are complete and finite.
+        The model in eval mode; its weights are complete and finite, its layers are of the kinds and
+        have the rotary embeddings that config.json says, and its sites add up.
 
     Raises:
         ModelError: the checkpoint cannot be used; says why.
     """
-    import transformers
+    import transformers  # late: it is slow
     from safetensors import SafetensorError
 
-    guards.check_transformers(transformers.__version__)
+    where = f"stage {stage.label} ({checkpoint.path})"
+    families.check_config(checkpoint.path)
+    ropes = rope.expected(where, digests.read_config(checkpoint.path))
+    if rope.differs(ropes):
+        guards.check_transformers(transformers.__version__)
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-    where = f"stage {stage.label} ({checkpoint.path})"
     try:
-        model, info = _build(stage, checkpoint.path, dtype)
+        with _one_line():
+            model, info = _build(stage, checkpoint.path, dtype)
+    except ModelError:
+        raise
     # What transformers raises for files that it cannot read or does not know.
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{where} cannot be loaded: {reason}") from error
+        remedy = "; download or save it again" if isinstance(error, SafetensorError) else ""
+        raise ModelError(f"{where} cannot be loaded: {reason}{remedy}") from error
     guards.check_keys(where, info)
-    guards.check_finite(where, model)
+    guards.check_head(where, model)
     model = model.to(device).eval().requires_grad_(requires_grad=False)
-    return Loaded(stage, model, find_decoder(model))
+    guards.check_finite(where, model)
+    decoder = find_decoder(model)
+    layer_kinds.check_rotary(where, ropes, decoder.layer_types, decoder.rotary)
+    return Loaded(stage, model, decoder)
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 (transformers types it loosely)
-    """Load the tokenizer of a checkpoint.
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Keep transformers' reports off the terminal: what they say is checked, and raised."""
+    from transformers.utils import logging
 
-    Raises:
-        ModelError: it has none, or one that needs code of its own.
-    """
-    from transformers import AutoTokenizer
-
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        return AutoTokenizer.from_pretrained(
-            checkpoint.path, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"tokenizer of {checkpoint.path} cannot be loaded: {reason}; put one beside the "
-            "weights with tokenizer.save_pretrained, usually that of the stage it was trained from"
-        ) from error
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _build(stage: Stage, path: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
     """The model and which of its weights the checkpoint did not give it."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     options = {"dtype": getattr(torch, dtype), "attn_implementation": ATTENTION}
+    config = families.native_config(path)
     if stage.random_init is not None:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stage.random_init)
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
@@ -104,10 +111,12 @@ def _build(stage: Stage, path: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
     # With output_loading_info the answer is a pair, which the type of from_pretrained leaves out.
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
+        config=config,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported, and then refused by name
         **options,
     )
     return loaded

@@ -4,8 +4,8 @@ import torch
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models import forward
 from olmo_stages.models.captures import Capture, Key
+from olmo_stages.models.discovery import find_decoder
 from olmo_stages.models.forward import Item, batches, pool, pooled
-from olmo_stages.models.sites import find_decoder
 
 POST = Capture("resid_post", "last")
 
@@ -227,8 +227,8 @@ def states_of(model, one, layer):
         return model.model(ids, output_hidden_states=True).hidden_states[layer + 1][0]
 
 
-def test_token_rows_are_the_hidden_states_at_their_tokens(models):
-    model = models("olmo3")
+def test_token_rows_are_the_hidden_states_at_their_tokens(fresh_model):
+    model = fresh_model("olmo3")  # transformers leaves hooks of its own behind
     items = [with_tokens(length, s) for s, length in enumerate((9, 4, 13))]
     found = pooled(find_decoder(model), items, [TOKENS], (-1, 3), token_budget=1000)
     for layer in (-1, 3):

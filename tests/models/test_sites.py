@@ -3,8 +3,8 @@ import torch
 
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models.captures import Capture, Key
+from olmo_stages.models.discovery import find_decoder
 from olmo_stages.models.forward import Item, pooled
-from olmo_stages.models.sites import find_decoder
 
 FAMILIES = ("olmo3", "olmo2", "llama", "gemma2", "gpt2")
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")

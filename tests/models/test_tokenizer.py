@@ -1,0 +1,129 @@
+"""A tokenizer that cuts texts elsewhere than in training is refused."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from olmo_stages.errors import ModelError
+from olmo_stages.models.checkpoints import Checkpoint
+from olmo_stages.models.tokenizer import DOLMA2_IDS, PROBE, load_tokenizer
+from tests.models import dolma2
+from tests.models.released import released_config
+
+
+@pytest.fixture(scope="session")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("dolma2") / "tokenizer.json"
+    dolma2.make().save(str(path))
+    return path
+
+
+@pytest.fixture
+def folder(file, tmp_path):
+    """Writes config.json, tokenizer_config.json (GPT2Tokenizer, as released) and tokenizer.json."""
+
+    def write(*, change=lambda _tokenizer: None, tokenizer_class="GPT2Tokenizer", **config):
+        config = {"vocab_size": dolma2.SIZE} | config
+        (tmp_path / "config.json").write_text(json.dumps(released_config(**config)))
+        own = {"tokenizer_class": tokenizer_class, "eos_token": "<|endoftext|>"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+        tokenizer = Tokenizer.from_file(str(file))
+        change(tokenizer)
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        return Checkpoint(tmp_path, None)
+
+    return write
+
+
+def cut_by_spaces(tokenizer):
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+@pytest.mark.parametrize("model_type", ["olmo3", "olmo2", "olmo2-retrofit"])
+def test_released_tokenizers_give_the_stored_ids(folder, model_type):
+    window = None if model_type == "olmo2" else 4096
+    types = None if model_type == "olmo2" else ["full_attention"] * 4
+    tokenizer = load_tokenizer(
+        folder(model_type=model_type, sliding_window=window, layer_types=types, architectures=None)
+    )
+    assert tuple(tokenizer(PROBE)["input_ids"]) == DOLMA2_IDS
+    assert tokenizer.decode(DOLMA2_IDS) == PROBE
+
+
+def test_of_a_retrofit_transformers_alone_would_cut_otherwise(folder):
+    path = folder(model_type="olmo2-retrofit", rope_scaling=None).path
+    alone = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    assert type(alone).__name__ == "GPT2Tokenizer"
+    assert tuple(alone(PROBE)["input_ids"]) != DOLMA2_IDS
+
+
+def test_a_class_that_cuts_otherwise_than_its_file_is_refused(folder):
+    # A family whose tokenizer transformers takes from the tokenizer's own config.
+    checkpoint = folder(model_type="gpt2", layer_types=None, sliding_window=None)
+    with pytest.raises(ModelError, match=r"\(GPT2Tokenizer\) cuts .* and its tokenizer.json into"):
+        load_tokenizer(checkpoint)
+
+
+def test_the_written_remedy_helps(folder):
+    load_tokenizer(folder(model_type="llama", tokenizer_class="PreTrainedTokenizerFast"))
+
+
+def test_a_file_that_cuts_otherwise_than_olmo_is_refused(folder):
+    with pytest.raises(ModelError, match="not as OLMo's training data were cut"):
+        load_tokenizer(folder(change=cut_by_spaces))
+
+
+def test_of_other_vocabularies_no_ids_are_stored(folder):
+    load_tokenizer(folder(change=cut_by_spaces, vocab_size=dolma2.SIZE + 1, model_type="llama"))
+
+
+def test_characters_that_are_lost_are_noticed(folder):
+    def lose(tokenizer):
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(";", "removed"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ])
+
+    own = {"model_type": "llama", "tokenizer_class": "PreTrainedTokenizerFast"}
+    with pytest.raises(ModelError, match=r"reads .* back as"):
+        load_tokenizer(folder(change=lose, vocab_size=dolma2.SIZE + 1, **own))
+
+
+def test_more_embeddings_than_tokens_are_padding(folder):
+    load_tokenizer(folder(vocab_size=100352))
+
+
+def test_more_tokens_than_embeddings_are_refused(folder):
+    with pytest.raises(ModelError, match=r"ids up to 100277, but the model has 50304 embeddings"):
+        load_tokenizer(folder(vocab_size=50304))
+
+
+def test_an_added_token_beyond_the_embeddings_may_never_occur(folder):
+    def add(tokenizer):
+        tokenizer.add_tokens(["<image>"])
+
+    assert len(load_tokenizer(folder(change=add))) == dolma2.SIZE + 1
+
+
+def test_a_closed_vocabulary_with_an_unknown_token_passes(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(released_config()))
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "word": 1}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(tmp_path)
+    load_tokenizer(Checkpoint(tmp_path, None))
+
+
+def test_the_miniature_tokenizer_passes(checkpoints):
+    load_tokenizer(Checkpoint(checkpoints[0], None))
+
+
+def test_code_of_its_own_is_never_run(folder, tmp_path):
+    checkpoint = folder(model_type="llama", tokenizer_class="Own")
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: ...\n")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_tokenizer(checkpoint)
+    assert not (tmp_path / "ran").exists()
