@@ -10,11 +10,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.models.olmo3.modeling_olmo3 import Olmo3Attention, Olmo3RotaryEmbedding
 
+from olmo_stages.activations.request import describe
+from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ModelError
 from olmo_stages.models import checkpoints, digests, guards
 from olmo_stages.models.checkpoints import Checkpoint, locate, model_digest
+from olmo_stages.models.compute import Compute
 from olmo_stages.models.loading import load
-from olmo_stages.types import Stage
+from olmo_stages.types import Example, Stage
 from tests.models.released import RELEASED, released_config
 
 YARN = RELEASED["rope_scaling"]
@@ -140,6 +143,24 @@ def test_wrong_versions_of_transformers_are_refused(version):
 @pytest.mark.parametrize("version", ["4.57.1", "5.13.0", "5.23.0", "6.0.0"])
 def test_right_versions_of_transformers_pass(version):
     guards.check_transformers(version)
+
+
+def test_the_miniature_architecture_passes(checkpoints):
+    assert len(load_here(checkpoints[0]).decoder.blocks) == 4
+
+
+def test_a_wrong_config_is_refused_before_the_store_is_asked(released, tmp_path):
+    """Activations that an earlier version made of it are not handed out either."""
+    flat = {**YARN, "rope_theta": 500000.0}
+    path = released(rope_scaling=None, rope_parameters=flat)
+    (path / "tokenizer.json").write_text("{}")
+    examples = tuple(Example(c, c, i % 2, text=c) for i, c in enumerate("abcd"))
+    dataset = Dataset("some", examples, "raw")
+    compute = Compute("cpu", "float32", 64, 1)
+    with pytest.raises(ModelError, match="one rope_parameters"):
+        describe(stage(path), dataset, compute, tmp_path, max_length=8)
+    (path / "config.json").write_text(json.dumps(released_config()))
+    assert describe(stage(path), dataset, compute, tmp_path, max_length=8).n_layers == 4
 
 
 def test_a_version_that_gives_all_layers_one_rotary_embedding_is_refused(released, monkeypatch):
