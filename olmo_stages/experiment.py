@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from olmo_stages import records
+from olmo_stages.activations.comparison import Formats
 from olmo_stages.activations.extraction import Source
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
@@ -103,6 +104,8 @@ class Experiment:
         _check_family(self.model, reference, cache)
         dataset = self.data.load(miniature=any(s.source == MINIATURE for s in self.model.lineage()))
         source = Source(dataset, self.compute, cache)
+        formats = source.check_formats(self.model, reference)
+        _show(formats)
         job = Job(
             self.analysis.name,
             self.model,
@@ -114,6 +117,7 @@ class Experiment:
         found = None if self.force else _finished(folder)
         if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
+            result = replace(result, warnings=(*formats.warnings, *result.warnings))
             provenance = records.provenance(
                 job=job.describe(),
                 config=config,
@@ -207,6 +211,17 @@ def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
             f"{model.label} has {size} tokens, but {small[-1]} is of the miniature family "
             f"(size=tiny, {len(vocabulary())} tokens); give the size of your model, e.g. size=7b"
         )
+
+
+def _show(formats: Formats) -> None:
+    """Show where the two sides read other tokens, if they do so by choice."""
+    if formats.diff is None:
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in (*formats.warnings, *formats.diff.excerpt.splitlines()):
+        console.print(line, markup=False)
 
 
 def _finished(folder: Path) -> Recorded | None:

@@ -17,13 +17,27 @@ from olmo_stages.errors import ConfigError, DataError, PairingError
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 """Where a layer is read. `attn_out` and `mlp_out` are the contributions to the residual stream."""
 
-Position = Literal["last", "mean", "first_content", "last_content", "tokens"]
-"""Which tokens of an example are read; olmo_stages.data.spans says what each one means."""
-
-PooledPosition = Literal["last", "mean", "first_content", "last_content"]
+PooledPosition = Literal[
+    "last",
+    "mean",
+    "first_content",
+    "last_content",
+    "last_prompt",
+    "last_user",
+    "first_response",
+    "response_mean",
+    "think_mean",
+    "answer_mean",
+]
 """The positions that give one row an example."""
 
-Format = Literal["auto", "raw", "chat_fixed"]
+Position = Literal[PooledPosition, "tokens"]
+"""Which tokens of an example are read; olmo_stages.data.positions says what each one means."""
+
+MEANS: tuple[PooledPosition, ...] = ("mean", "response_mean", "think_mean", "answer_mean")
+"""The positions that average several tokens of an example."""
+
+Format = Literal["auto", "raw", "scaffold", "chat_fixed", "chat_native"]
 """How an example becomes a prompt; olmo_stages.data.formats says what each one does."""
 
 EMBEDDING_LAYER = -1
@@ -124,8 +138,11 @@ class Activations:
         owners: at position `tokens`, for each row the index of its example in `ids`, ascending.
         token_index: at position `tokens`, for each row the index of its token in `token_ids`.
         left_out: how many tokens of all examples the position leaves out, by reason: `sink`
-            (sequence position 0), `special`, `template` (text around the content).
+            (sequence position 0), `special`, `template` (text around the content), and, where a
+            position reads a part of the content only, `other` (the rest of it).
         n_at_sink: how many examples are read at the attention sink itself.
+        n_joined: of how many examples prompt and response were tokenised apart, because a token
+            of the whole would straddle the two.
     """
 
     stage: Stage
@@ -144,6 +161,7 @@ class Activations:
     token_index: Int[np.ndarray, " row"] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     n_at_sink: int = 0
+    n_joined: int = 0
 
     def __post_init__(self) -> None:
         n_rows = len(self.ids) if self.owners is None else len(self.owners)

@@ -1,12 +1,17 @@
-"""Which stage a job is compared with."""
+"""Which stage a job is compared with, and whether the two are given the same prompts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import hydra
 import pytest
 
-from olmo_stages.errors import ConfigError
+from olmo_stages import records
+from olmo_stages.data.dataset import Dataset
+from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.stages import conf_folder, custom, lookup
+from olmo_stages.types import Example, Measurement, Result, Stage
+from tests.chat_tokenizers import INSTRUCT, THINK, byte_level, small_model
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +51,106 @@ def test_an_own_checkpoint_without_parent_has_no_base(reference_of, name):
 def test_an_unknown_reference_is_named_with_what_there_is(reference_of):
     with pytest.raises(ConfigError, match=r"reference=bas does.*parent, base, none, .*mean base"):
         reference_of(lookup("think_sft", "tiny"), "bas")
+
+
+# Prompts of the two sides
+
+
+@dataclass(frozen=True)
+class Same:
+    """An analysis that says whether both sides read the same tokens."""
+
+    name: ClassVar[str] = "same"
+    version: ClassVar[int] = 1
+
+    def __call__(self, stage, reference, activations, seed):  # noqa: ARG002
+        sides = [activations(it, layers=(0,)).token_ids for it in (stage, reference)]
+        same = float(sides[0] == sides[1])
+        return Result((Measurement("same", same, stage.label),), warnings=("its own",))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Data in a format."""
+
+    format: str
+    mix_formats: bool = False
+
+    def load(self, *, miniature):  # noqa: ARG002
+        examples = tuple(Example(f"e{i}", f"g{i}", i % 2, text=f"Why {i}?") for i in range(4))
+        return Dataset("texts", examples, self.format, self.mix_formats)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A Think and an Instruct stage, and a base without a chat template."""
+    root = tmp_path_factory.mktemp("pair")
+    templates = {"base": None, "instruct": INSTRUCT, "think": THINK}
+    return {
+        name: Stage(name, "custom", str(small_model(root / name, byte_level(template))))
+        for name, template in templates.items()
+    }
+
+
+@pytest.fixture
+def run(experiment, pair, tmp_path):
+    def run(format, *, reference="instruct", mix_formats=False):
+        job = replace(
+            experiment,
+            model=replace(pair["think"], parent=pair[reference]),
+            data=Texts(format, mix_formats),
+            analysis=Same(),
+            outputs=str(tmp_path / "outputs"),
+            cache=str(tmp_path / "cache"),
+        )
+        return job.run({})
+
+    return run
+
+
+def test_a_comparison_that_would_mix_formats_is_refused_before_any_model_is_loaded(
+    run, monkeypatch
+):
+    monkeypatch.setattr("olmo_stages.models.loading.load", None)
+    with pytest.raises(ConfigError, match=r"4 of 4 examples .*data.mix_formats=true"):
+        run("chat_native")
+
+
+def test_mixed_formats_by_choice_are_told_in_the_result_and_on_the_terminal(run, capsys):
+    outcome = run("chat_native", mix_formats=True)
+    assert outcome.result.measurements[0].value == 0.0
+    first, second = outcome.result.warnings
+    assert first.startswith("prompts are mixed by choice: think and instruct see other tokens in 4")
+    assert second == "its own"
+    assert records.read(outcome.folder).result.warnings == outcome.result.warnings
+    said = capsys.readouterr().err
+    assert first in said
+    assert "- think     '" in said
+    assert "+ instruct  '" in said
+
+
+def test_a_finished_mixed_job_is_not_handed_out_without_the_choice(run):
+    assert not run("chat_native", mix_formats=True).cached
+    with pytest.raises(ConfigError, match=r"data.mix_formats=true"):
+        run("chat_native")
+    assert run("chat_native", mix_formats=True).cached
+
+
+@pytest.mark.parametrize("format", ["raw", "scaffold", "chat_fixed"])
+def test_owned_formats_are_compared_as_they_are(run, capsys, format):
+    outcome = run(format)
+    assert outcome.result.measurements[0].value == 1.0
+    assert outcome.result.warnings == ("its own",)
+    assert "see other tokens" not in capsys.readouterr().err
+
+
+def test_base_has_no_native_format_even_if_formats_may_be_mixed(run):
+    for mix_formats in (False, True):
+        with pytest.raises(ModelError, match=r"stage base .*has no chat template"):
+            run("chat_native", reference="base", mix_formats=mix_formats)
+
+
+def test_base_in_a_chat_template_is_told_in_the_result(run):
+    found = run("chat_fixed", reference="base").result.warnings
+    assert found[0].startswith("base has no chat template and was trained on none")
+    assert run("raw", reference="base").result.warnings == ("its own",)

@@ -174,6 +174,7 @@ class Writer:
             "ids": list(rows.ids),
             "order": list(rows.order),
             "n_truncated": rows.n_truncated,
+            "n_joined": rows.n_joined,
             "positions": rows.positions(),
             "tokens": files.write_digested(self.folder, "tokens", _tokens(rows)),
             "shards": [self._shard(name) for name in shards],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from olmo_stages.activations import comparison, prompts
 from olmo_stages.activations.entry import Entry, Writer
 from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.reading import Reader
@@ -20,8 +21,7 @@ from olmo_stages.activations.request import (
 from olmo_stages.activations.rows import Rows, lay_out
 from olmo_stages.activations.store import Store, default_store
 from olmo_stages.data.dataset import Dataset
-from olmo_stages.data.formats import FORMATS, render
-from olmo_stages.data.spans import Prompt, tokenize
+from olmo_stages.data.formats import FORMATS
 from olmo_stages.errors import PairingError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.compute import Compute
@@ -147,6 +147,17 @@ class Source:
         """
         return self._work(stage).identity
 
+    def check_formats(self, stage: Stage, reference: Stage | None) -> comparison.Formats:
+        """Refuse a comparison of stages that are given different prompts, unless asked for.
+
+        Raises:
+            ConfigError: the prompts differ and `data.mix_formats` is not set.
+            DataError: an example that a chat template cannot render.
+            ModelError: a stage without a usable chat template.
+        """
+        other = None if reference is None else self._work(reference)
+        return comparison.check(self._dataset, self._work(stage), other)
+
     def prefetch(
         self,
         stage: Stage,
@@ -194,14 +205,15 @@ class Source:
             return found or self._extract(work, writer)
 
     def _extract(self, work: Work, writer: Writer) -> Entry:
-        prompts = self._prompts(work)  # first, since a wrong tokenizer is found in a second
+        # Before the model, since a wrong tokenizer or position is found in a second.
+        made = prompts.make(self._dataset, work.checkpoint, work.identity.max_length)
+        rows = lay_out(made, {capture.position for capture in writer.captures})
         loaded = self._load(work)
-        rows = lay_out(prompts, {capture.position for capture in writer.captures})
         n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
         cut = rows.shards(self._store.shard_examples, self._store.shard_rows // max(n_tokens, 1))
         label = f"{work.stage.label}: activations of examples"
         shards: list[str] = []
-        with progress(label, len(prompts)) as advance:
+        with progress(label, len(made)) as advance:
             for part, indices in enumerate(cut):
                 ids = [rows.ids[i] for i in indices]
                 name = writer.finished(part, ids)
@@ -260,15 +272,6 @@ class Source:
         )
         return self._loaded
 
-    def _prompts(self, work: Work) -> list[Prompt]:
-        from olmo_stages.models.tokenizer import load_tokenizer
-
-        tokenizer = load_tokenizer(work.checkpoint)
-        return [
-            tokenize(render(example, self._dataset.format), tokenizer, work.identity.max_length)
-            for example in self.examples
-        ]
-
     def _ask(
         self, stage: Stage, site: Site, position: Position, layers: tuple[int, ...] | None
     ) -> Asked:
@@ -309,6 +312,7 @@ class Source:
             token_index=opened.token_index,
             left_out=chosen["left_out"],
             n_at_sink=chosen["n_at_sink"],
+            n_joined=entry.manifest.get("n_joined", 0),
         )
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from olmo_stages.activations import prompts
 from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.data.dataset import Dataset
-from olmo_stages.data.spans import POSITIONS
+from olmo_stages.data.positions import POSITIONS
 from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.models import checkpoints, digests, families
 from olmo_stages.models.captures import Capture
@@ -73,7 +74,7 @@ def describe(
         What extraction and look-up need.
 
     Raises:
-        ConfigError: `max_length` leaves no token.
+        ConfigError: `max_length` leaves no token, or a format that must be chosen by name.
         ModelError: there is no such checkpoint, or its config is incomplete.
     """
     if max_length is not None and max_length < 1:
@@ -90,7 +91,7 @@ def describe(
         quantisation=checkpoints.QUANTISATION,
         attention=checkpoints.ATTENTION,
         tokenizer=digests.tokenizer_digest(checkpoint.path),
-        format=dataset.format,
+        format=prompts.identify(stage, dataset, checkpoint.path),
         data=dataset.digest,
         max_length=context if max_length is None else min(max_length, context),
     )

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from olmo_stages.data.spans import Prompt, left_out, reads_sink, resolve
+from olmo_stages.data.positions import left_out, reads_sink, resolve_all
+from olmo_stages.data.spans import Prompt
 from olmo_stages.types import Position
 
 
@@ -15,7 +16,7 @@ class Chosen:
     Args:
         tokens: per example, ascending indices into its token ids.
         left_out: tokens of all examples that are left out, by reason; see
-            `olmo_stages.data.spans.left_out`.
+            `olmo_stages.data.positions.left_out`.
         n_at_sink: how many examples are read at sequence position 0 and nowhere else.
     """
 
@@ -34,6 +35,7 @@ class Rows:
         token_ids: per example, in the data set's order.
         n_truncated: how many examples were cut.
         chosen: what each position reads.
+        n_joined: of how many examples prompt and response were tokenised apart.
     """
 
     ids: Sequence[str]
@@ -41,6 +43,7 @@ class Rows:
     token_ids: Sequence[tuple[int, ...]]
     n_truncated: int
     chosen: Mapping[Position, Chosen]
+    n_joined: int = 0
 
     def tokens(self, i: int) -> dict[Position, tuple[int, ...]]:
         """What each position reads of example `i`."""
@@ -87,6 +90,9 @@ def lay_out(prompts: Sequence[Prompt], positions: Collection[Position]) -> Rows:
 
     Returns:
         The rows.
+
+    Raises:
+        DataError: some examples lack what a position reads.
     """
     # Longest first: memory runs out at once or never. Ties keep the data set's order.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i))
@@ -96,16 +102,18 @@ def lay_out(prompts: Sequence[Prompt], positions: Collection[Position]) -> Rows:
         token_ids=[prompt.token_ids for prompt in prompts],
         n_truncated=sum(prompt.n_dropped > 0 for prompt in prompts),
         chosen={position: _choose(prompts, position) for position in positions},
+        n_joined=sum(prompt.joined for prompt in prompts),
     )
 
 
 def _choose(prompts: Sequence[Prompt], position: Position) -> Chosen:
+    tokens = resolve_all(prompts, position)
     total: dict[str, int] = {}
     for prompt in prompts:
         for reason, n in left_out(prompt, position).items():
             total[reason] = total.get(reason, 0) + n
     return Chosen(
-        tokens=[resolve(prompt, position) for prompt in prompts],
+        tokens=tokens,
         left_out=total,
         n_at_sink=sum(reads_sink(prompt, position) for prompt in prompts),
     )

@@ -17,15 +17,19 @@ class Dataset:
         name: name for tables and folders.
         examples: the examples.
         format: how they become prompts.
+        mix_formats: whether prompts may differ in more than the examples: between the stages of a
+            comparison (`chat_native`), or between texts and chats (`auto`). It changes no prompt.
 
     Raises:
         DataError: no examples, duplicate ids, the same text in two groups or with two labels, one
-            class only, or a class that lies in one group and so cannot be split.
+            class only, a class that lies in one group and so cannot be split, or texts and chats
+            that `auto` would put into different formats.
     """
 
     name: str
     examples: tuple[Example, ...]
     format: Format = "auto"
+    mix_formats: bool = False
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -33,6 +37,8 @@ class Dataset:
         _check_ids(self.name, self.examples)
         _check_texts(self.name, self.examples)
         _check_classes(self.name, self.examples)
+        if self.format == "auto" and not self.mix_formats:
+            _check_kinds(self.name, self.examples)
 
     @property
     def digest(self) -> str:
@@ -116,3 +122,13 @@ def _check_classes(name: str, examples: tuple[Example, ...]) -> None:
                 f"data {name!r}: all examples of label {label} are in group {group!r}, so that no "
                 "split can test on them; use smaller groups or add examples"
             )
+
+
+def _check_kinds(name: str, examples: tuple[Example, ...]) -> None:
+    n_chats = sum(example.messages is not None for example in examples)
+    if 0 < n_chats < len(examples):
+        raise DataError(
+            f"data {name!r}: data.format=auto would leave {len(examples) - n_chats} texts raw and "
+            f"put {n_chats} chats into a template; use data.format=chat_fixed or scaffold for "
+            "both, or data.mix_formats=true"
+        )

@@ -1,55 +1,33 @@
 """How an example becomes a prompt: text, and where its content lies in it.
 
 - `raw`: the text as it is.
+- `scaffold`: plain text with named speakers, without special tokens, which a base model can read
+  too: `User: {content}` and a last line `Assistant:`. No space follows, because in byte-level
+  vocabularies it belongs to the first word of the answer.
 - `chat_fixed`: one ChatML template that this project owns, byte-identical for every stage. The
   released chat templates differ from stage to stage (default system turn, date, functions), so a
   difference between stages under each stage's own template is partly a difference of prompts.
+- `chat_native`: each checkpoint's own chat template; see `olmo_stages.data.native`.
 - `auto`: `raw` for texts, `chat_fixed` for chats.
 """
 
-from dataclasses import dataclass
-from typing import Literal, cast
+import re
+from dataclasses import replace
+from typing import Literal, cast, get_args
 
+from olmo_stages.data import native
+from olmo_stages.data.prompts import Rendered, Span
+from olmo_stages.data.traces import trace
 from olmo_stages.errors import DataError
 from olmo_stages.types import Example, Format, Message, check_choice
 
-FORMATS = ("auto", "raw", "chat_fixed")
+FORMATS: tuple[Format, ...] = get_args(Format)
 ROLES = ("system", "user", "assistant", "environment", "tool")
 
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 
-
-@dataclass(frozen=True)
-class Span:
-    """Content of one turn: `text[start:stop]` of a rendered prompt, in characters.
-
-    Args:
-        start: index of its first character.
-        stop: index after its last character.
-        role: role of the turn; `text` where there are no turns.
-    """
-
-    start: int
-    stop: int
-    role: str
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A prompt before tokenisation.
-
-    Args:
-        id: id of the example, for error messages.
-        text: the prompt; everything outside `spans` is template.
-        spans: contents of the turns, in order.
-        format: what it was rendered with; decides who adds the special tokens.
-    """
-
-    id: str
-    text: str
-    spans: tuple[Span, ...]
-    format: Literal["raw", "chat_fixed"]
+_FORGED_SPEAKER = re.compile(rf"\n({'|'.join(role.capitalize() for role in ROLES)}):")
 
 
 def as_format(value: str) -> Format:
@@ -62,52 +40,106 @@ def as_format(value: str) -> Format:
     return cast("Format", value)
 
 
-def render(example: Example, format: Format) -> Rendered:
-    """Render one example; the same bytes for every stage.
+def resolve_format(
+    example: Example, format: Format
+) -> Literal["raw", "scaffold", "chat_fixed", "chat_native"]:
+    """Return what an example is rendered with: the format itself, unless it is `auto`."""
+    check_choice("format", format, FORMATS)
+    if format == "auto":
+        return "raw" if example.messages is None else "chat_fixed"
+    return format
+
+
+def render(example: Example, format: Format, tokenizer: native.Templated | None = None) -> Rendered:
+    """Render one example; the same bytes for every stage, except in `chat_native`.
 
     Args:
         example: text or chat.
         format: see the module's docstring.
+        tokenizer: the stage's, whose chat template `chat_native` renders; unused otherwise.
 
     Returns:
-        The prompt. In `chat_fixed` a text becomes one user message, and a chat whose last message
+        The prompt. Except in `raw`, a text becomes one user message, and a chat whose last message
         is not the assistant's ends with the opening of an assistant turn.
 
     Raises:
-        DataError: a chat is to be rendered raw, a role is unknown, or a content holds one of the
-            template's own tokens and would forge a turn.
+        DataError: a chat is to be rendered raw, a role is unknown, or a content would forge a turn
+            or is changed by the stage's template.
+        ModelError: the stage has no chat template, or one that cannot be used.
     """
-    check_choice("format", format, FORMATS)
-    if format == "raw" and example.messages is not None:
-        raise DataError(
-            f"example {example.id!r}: a chat has no raw form; use data.format=chat_fixed or auto"
-        )
-    if example.text is not None and format != "chat_fixed":
-        whole = Span(0, len(example.text), "text")
-        return Rendered(example.id, example.text, (whole,), "raw")
+    chosen = resolve_format(example, format)
+    if chosen == "raw":
+        return _raw(example)
     messages = example.messages or (Message("user", str(example.text)),)
-    return _chat_fixed(example.id, messages)
+    match chosen:
+        case "scaffold":
+            rendered = _scaffold(example.id, messages)
+        case "chat_fixed":
+            rendered = _chat_fixed(example.id, messages)
+        case "chat_native":
+            rendered = native.render(example.id, messages, tokenizer)
+    return replace(rendered, parts=_parts(rendered))
+
+
+def _parts(rendered: Rendered) -> tuple[Span, ...]:
+    if rendered.response is None:
+        return ()
+    before, response = rendered.text[: rendered.spans[-1].start], rendered.spans[-1]
+    return trace(rendered.text, response, opened=before.rstrip().endswith("<think>"))
+
+
+def _raw(example: Example) -> Rendered:
+    if example.text is None:
+        raise DataError(
+            f"example {example.id!r}: a chat has no raw form; use data.format=chat_fixed, scaffold "
+            "or auto"
+        )
+    return Rendered(example.id, example.text, (Span(0, len(example.text), "text"),), "raw")
+
+
+def _scaffold(example_id: str, messages: tuple[Message, ...]) -> Rendered:
+    text = ""
+    spans: list[Span] = []
+    for message in messages:
+        _check_role(example_id, message)
+        if forged := _FORGED_SPEAKER.search(message.content):
+            raise DataError(
+                f"example {example_id!r}: its content has a line that begins with {forged[1]}: and "
+                "would forge a turn; use data.format=chat_fixed or change the line"
+            )
+        text += f"{message.role.capitalize()}: "
+        spans.append(Span(len(text), len(text) + len(message.content), message.role))
+        text += f"{message.content}\n"
+    if messages[-1].role == "assistant":
+        # The space is what the prompt lacks, so the answer begins with it.
+        response = spans[-1].start - 1
+        return Rendered(example_id, text[:-1], tuple(spans), "scaffold", response)
+    return Rendered(example_id, f"{text}Assistant:", tuple(spans), "scaffold")
 
 
 def _chat_fixed(example_id: str, messages: tuple[Message, ...]) -> Rendered:
     text = ""
     spans: list[Span] = []
     for message in messages:
-        _check_message(example_id, message)
+        _check_role(example_id, message)
+        _check_content(example_id, message)
         text += f"{TURN_START}{message.role}\n"
         spans.append(Span(len(text), len(text) + len(message.content), message.role))
         text += f"{message.content}{TURN_END}\n"
-    if messages[-1].role != "assistant":
-        text += f"{TURN_START}assistant\n"
-    return Rendered(example_id, text, tuple(spans), "chat_fixed")
+    if messages[-1].role == "assistant":
+        return Rendered(example_id, text, tuple(spans), "chat_fixed", spans[-1].start)
+    return Rendered(example_id, f"{text}{TURN_START}assistant\n", tuple(spans), "chat_fixed")
 
 
-def _check_message(example_id: str, message: Message) -> None:
+def _check_role(example_id: str, message: Message) -> None:
     if message.role not in ROLES:
         raise DataError(
             f"example {example_id!r}: role {message.role!r} is unknown; "
             f"choose from {', '.join(ROLES)}"
         )
+
+
+def _check_content(example_id: str, message: Message) -> None:
     for token in (TURN_START, TURN_END):
         if token in message.content:
             raise DataError(

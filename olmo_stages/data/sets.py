@@ -40,6 +40,7 @@ class BuiltIn:
         name: `truth`, `sentiment`, `manners` or `arithmetic`.
         vocabulary: plain English, the miniature world's words, or whichever suits the model.
         format: how examples become prompts.
+        mix_formats: allow prompts that differ between the stages of a comparison.
 
     Raises:
         ConfigError: an unknown name or format.
@@ -48,6 +49,7 @@ class BuiltIn:
     name: str
     vocabulary: str = "auto"
     format: str = "auto"
+    mix_formats: bool = False
 
     def __post_init__(self) -> None:
         check_choice("data", self.name, tuple(ENGLISH))
@@ -56,9 +58,13 @@ class BuiltIn:
 
     def load(self, *, miniature: bool) -> Dataset:
         """Return the examples; `miniature` says whether the model knows only the small world."""
-        if (miniature and self.vocabulary == "auto") or self.vocabulary == "miniature":
-            return Dataset(f"{self.name}_miniature", MINIATURE[self.name](), as_format(self.format))
-        return Dataset(self.name, ENGLISH[self.name](), as_format(self.format))
+        small = (miniature and self.vocabulary == "auto") or self.vocabulary == "miniature"
+        return Dataset(
+            f"{self.name}_miniature" if small else self.name,
+            (MINIATURE if small else ENGLISH)[self.name](),
+            as_format(self.format),
+            mix_formats=self.mix_formats,
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Own:
         limit: how many examples at most; whole groups are chosen by a hash of their names.
         limit_seed: another seed makes another choice.
         format: how examples become prompts.
+        mix_formats: allow prompts that differ between the stages of a comparison, or between texts
+            and chats.
 
     Raises:
         ConfigError: an unknown format, or options that contradict one another.
@@ -89,6 +97,7 @@ class Own:
     limit: int | None = None
     limit_seed: int = 0
     format: str = "auto"
+    mix_formats: bool = False
 
     def __post_init__(self) -> None:
         as_format(self.format)
@@ -100,7 +109,9 @@ class Own:
         labels = Labels(self.positive, self.label_map)
         examples = mapping.examples(table, self.columns, labels, self.trait)
         chosen = mapping.limited(examples, self.limit, self.limit_seed)
-        return Dataset(self.name or name, chosen, as_format(self.format))
+        return Dataset(
+            self.name or name, chosen, as_format(self.format), mix_formats=self.mix_formats
+        )
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,18 @@
-"""From a rendered prompt to token ids, and from a position's name to token indices.
+"""From a rendered prompt to token ids, with the contents of its turns found again among them.
 
-Positions are resolved by spans of characters, never by counting back from the end, because
-templates and tokenizers differ in how many tokens follow the content.
+Contents are found by spans of characters, never by counting back from the end, because templates
+and tokenizers differ in how many tokens follow the content.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from olmo_stages.data.formats import Rendered, Span
+from olmo_stages.data.prompts import Rendered, Span
 from olmo_stages.errors import DataError, ModelError
-from olmo_stages.types import Position, check_choice
-
-POSITIONS: tuple[Position, ...] = get_args(Position)
-
-ATTENTION_SINK = 0
-"""Sequence position whose activations are huge whatever the token is (Sun et al. 2402.17762)."""
 
 
 @runtime_checkable
@@ -37,12 +31,12 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """Content of one turn in tokens: indices `start` to `stop - 1` of the prompt.
+    """Content of one turn, or a part of it, in tokens: `start` to `stop - 1` of the prompt.
 
     Args:
         start: index of its first token.
         stop: index after its last token.
-        role: role of the turn; `text` where there are no turns.
+        role: role of the turn, `text` where there are no turns; `think` or `answer` for a part.
     """
 
     start: int
@@ -61,6 +55,9 @@ class Prompt:
             straddles the border of a content counts as content.
         special: which tokens are special (BOS, turn markers, end of text).
         n_dropped: how many tokens were cut off to fit the context.
+        n_prompt: how many tokens come before the response, if the last turn is the assistant's.
+        parts: reasoning (`think`) and `answer` within the response, where it has them.
+        joined: whether prompt and response were tokenised apart.
     """
 
     id: str
@@ -68,20 +65,67 @@ class Prompt:
     content: tuple[TokenSpan, ...]
     special: tuple[bool, ...]
     n_dropped: int
+    n_prompt: int | None = None
+    parts: tuple[TokenSpan, ...] = ()
+    joined: bool = False
 
     @property
     def content_tokens(self) -> tuple[int, ...]:
         """Indices of the content tokens that are not special, ascending; never empty."""
-        inside = {i for span in self.content for i in range(span.start, span.stop)}
+        return self.tokens_of(self.content)
+
+    @property
+    def response_tokens(self) -> tuple[int, ...]:
+        """The same of the response alone; empty unless the last turn is the assistant's."""
+        if self.n_prompt is None:
+            return ()
+        return tuple(i for i in self.tokens_of(self.content[-1:]) if i >= self.n_prompt)
+
+    def tokens_of(self, spans: Sequence[TokenSpan]) -> tuple[int, ...]:
+        """Indices of the tokens of these spans that are not special, ascending."""
+        inside = {i for span in spans for i in range(span.start, span.stop)}
         return tuple(sorted(i for i in inside if not self.special[i]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """Tokens of a text, and which of them the tokenizer added by itself."""
+
+    ids: Int[np.ndarray, " token"]
+    offsets: Int[np.ndarray, "token 2"]
+    added: Bool[np.ndarray, " token"]
+
+    def __getitem__(self, chosen: slice) -> "_Encoded":
+        return _Encoded(self.ids[chosen], self.offsets[chosen], self.added[chosen])
+
+    def __add__(self, other: "_Encoded") -> "_Encoded":
+        return _Encoded(
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.offsets, other.offsets]),
+            np.concatenate([self.added, other.added]),
+        )
+
+    @property
+    def border(self) -> tuple[int, int]:
+        """Where the text's own tokens start and stop."""
+        own = np.flatnonzero(~self.added)
+        return (int(own[0]), int(own[-1]) + 1) if len(own) else (len(self.ids), len(self.ids))
 
 
 def tokenize(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> Prompt:
     """Tokenise one prompt, cutting from the left what does not fit.
 
-    `chat_fixed` carries its special tokens in its text, so that none are added; `raw` gets those
-    that the tokenizer adds by itself, once. Those stay when a text is cut: what goes is the oldest
-    text, not the BOS.
+    Special tokens stand in a prompt once:
+
+    - `raw` has those that the tokenizer adds by itself (BOS, EOS);
+    - `scaffold` and `chat_fixed` have those that it adds in front, so that a model that wants a BOS
+      gets one, and none at the end, where the answer is to begin;
+    - `chat_native` has those that the template writes, and no other;
+    - where a text carries itself what the tokenizer would add, its own copy gives way.
+
+    Those that the tokenizer added stay when a text is cut: what goes is the oldest text, not the
+    BOS. The tokens before a response are those of the prompt alone, as when the model generates:
+    where a token would straddle the two, they are tokenised apart and joined.
 
     Args:
         rendered: the prompt's text and spans.
@@ -95,105 +139,61 @@ def tokenize(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> Promp
         DataError: no content token is left.
         ModelError: the tokenizer returns no offsets.
     """
-    encoded = _encode(rendered, tokenizer)
-    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
-    offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    added = np.asarray(encoded["special_tokens_mask"], dtype=bool)
-    special = added | np.isin(ids, _special_ids(tokenizer))
-    # Byte-level tokenizers give the several tokens of one character the same offsets, so that
-    # overlap, unlike containment, keeps them all; added tokens have empty offsets and never count.
-    overlaps = [
-        (offsets[:, 0] < span.stop) & (offsets[:, 1] > span.start) & ~added
-        for span in rendered.spans
-    ]
-    kept = _kept(added, max_length)
+    encoded, n_prompt, joined = _whole(rendered, tokenizer)
+    special = encoded.added | np.isin(encoded.ids, _special_ids(tokenizer))
+    kept = _kept(encoded.added, max_length)
     prompt = Prompt(
         id=rendered.id,
-        token_ids=tuple(ids[kept].tolist()),
-        content=_token_spans([overlap[kept] for overlap in overlaps], rendered.spans),
+        token_ids=tuple(encoded.ids[kept].tolist()),
+        content=_token_spans(encoded, kept, rendered.spans),
         special=tuple(special[kept].tolist()),
-        n_dropped=len(ids) - len(kept),
+        n_dropped=len(encoded.ids) - len(kept),
+        n_prompt=None if n_prompt is None else int((kept < n_prompt).sum()),
+        parts=_token_spans(encoded, kept, rendered.parts),
+        joined=joined,
     )
     if not prompt.content_tokens:
+        n = len(encoded.ids)
         raise DataError(
             f"example {rendered.id!r}: no content token is left in a context of {max_length} "
-            f"tokens ({prompt.n_dropped} of {len(ids)} cut); allow a longer context or leave it out"
+            f"tokens ({prompt.n_dropped} of {n} cut); allow a longer context or leave it out"
         )
     return prompt
 
 
-def resolve(prompt: Prompt, position: Position) -> tuple[int, ...]:
-    """Token indices that are read for a position.
-
-    - `last`: the last token of the prompt, template included: where the answer begins.
-    - `last_content`: the last content token that is not special.
-    - `first_content`: the first content token that is not special.
-    - `mean`: the average of all content tokens that are not special, except the attention sink at
-      sequence position 0. Where the sink is the only content token it is read all the same, so
-      that no example is lost; `reads_sink` tells.
-    - `tokens`: the tokens of `mean`, one row each.
-
-    Args:
-        prompt: the tokenised prompt.
-        position: name of the position.
-
-    Returns:
-        Ascending indices into `prompt.token_ids`; exactly one, except for `mean` and `tokens`.
-    """
-    check_choice("position", position, POSITIONS)
-    content = prompt.content_tokens
-    match position:
-        case "last":
-            return (len(prompt.token_ids) - 1,)
-        case "last_content":
-            return (content[-1],)
-        case "first_content":
-            return (content[0],)
-        case "mean" | "tokens":
-            return tuple(i for i in content if i != ATTENTION_SINK) or content
+def _whole(rendered: Rendered, tokenizer: Tokenizer) -> tuple[_Encoded, int | None, bool]:
+    """All tokens, how many of them come before the response, and whether the two were joined."""
+    whole = _encode(rendered, rendered.text, tokenizer)
+    if rendered.response is None:
+        return whole, None, False
+    prompt = _encode(rendered, rendered.text[: rendered.response], tokenizer)
+    n_prompt = len(prompt.ids)
+    if np.array_equal(whole.ids[:n_prompt], prompt.ids):
+        return whole, n_prompt, False
+    response = _call(rendered.text[rendered.response :], tokenizer, add=False)
+    moved = _Encoded(response.ids, response.offsets + rendered.response, response.added)
+    return prompt + moved, n_prompt, True
 
 
-def left_out(prompt: Prompt, position: Position) -> dict[str, int]:
-    """Count the tokens of a prompt that a position for all content leaves out, by reason.
-
-    Each token has one reason, the first of these that holds, so that the counts and the tokens
-    that are read add up to the prompt after truncation.
-
-    - `sink`: the token at sequence position 0, whatever it is (content, BOS or turn marker).
-    - `special`: a special token (BOS, turn marker, end of text), inside a content or around it.
-    - `template`: any other token around the content.
-
-    Args:
-        prompt: the tokenised prompt.
-        position: name of the position.
-
-    Returns:
-        Counts of the three reasons for `mean` and `tokens`; nothing for a position that reads a
-        single token by its definition.
-    """
-    if position not in {"mean", "tokens"}:
-        return {}
-    counts = {"sink": 0, "special": 0, "template": 0}
-    for i in set(range(len(prompt.token_ids))).difference(resolve(prompt, position)):
-        special = "special" if prompt.special[i] else "template"
-        counts["sink" if i == ATTENTION_SINK else special] += 1
-    return counts
+def _encode(rendered: Rendered, text: str, tokenizer: Tokenizer) -> _Encoded:
+    encoded = _call(text, tokenizer, add=rendered.format != "chat_native")
+    start, stop = encoded.border
+    front, own, back = encoded[:start], encoded[start:stop], encoded[stop:]
+    if rendered.format != "raw":
+        back = back[:0]
+    if len(front.ids) and np.array_equal(own.ids[: len(front.ids)], front.ids):
+        own = own[len(front.ids) :]
+    if len(back.ids) and np.array_equal(own.ids[-len(back.ids) :], back.ids):
+        own = own[: -len(back.ids)]
+    return front + own + back
 
 
-def reads_sink(prompt: Prompt, position: Position) -> bool:
-    """Whether what is read is the attention sink, the token at sequence position 0, and no other.
-
-    So it is for `mean` and `tokens` only where no other content token is left.
-    """
-    return resolve(prompt, position) == (ATTENTION_SINK,)
-
-
-def _encode(rendered: Rendered, tokenizer: Tokenizer) -> Mapping[str, Any]:
+def _call(text: str, tokenizer: Tokenizer, *, add: bool) -> _Encoded:
     remedy = "use a fast tokenizer (a checkpoint with tokenizer.json)"
     try:
-        encoded = tokenizer(
-            rendered.text,
-            add_special_tokens=rendered.format == "raw",
+        encoded: Mapping[str, Any] = tokenizer(
+            text,
+            add_special_tokens=add,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
@@ -201,7 +201,11 @@ def _encode(rendered: Rendered, tokenizer: Tokenizer) -> Mapping[str, Any]:
         raise ModelError(f"the tokenizer cannot return offsets; {remedy}") from error
     if "offset_mapping" not in encoded:
         raise ModelError(f"the tokenizer returned no offsets; {remedy}")
-    return encoded
+    return _Encoded(
+        np.asarray(encoded["input_ids"], dtype=np.int64),
+        np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2),
+        np.asarray(encoded["special_tokens_mask"], dtype=bool),
+    )
 
 
 def _special_ids(tokenizer: Tokenizer) -> Int[np.ndarray, " id"]:
@@ -211,7 +215,7 @@ def _special_ids(tokenizer: Tokenizer) -> Int[np.ndarray, " id"]:
     return np.array([*tokenizer.all_special_ids, *unnamed], dtype=np.int64)
 
 
-def _kept(added: np.ndarray, max_length: int) -> np.ndarray:
+def _kept(added: np.ndarray, max_length: int) -> Int[np.ndarray, " kept"]:
     # The special tokens that the tokenizer put in front stay; then come the newest tokens.
     n = len(added)
     if n <= max_length:
@@ -221,10 +225,17 @@ def _kept(added: np.ndarray, max_length: int) -> np.ndarray:
     return np.concatenate([np.arange(n_leading), np.arange(max(n - n_tail, n_leading), n)])
 
 
-def _token_spans(overlaps: Sequence[np.ndarray], spans: tuple[Span, ...]) -> tuple[TokenSpan, ...]:
+def _token_spans(
+    encoded: _Encoded, kept: Int[np.ndarray, " kept"], spans: Sequence[Span]
+) -> tuple[TokenSpan, ...]:
     found: list[TokenSpan] = []
-    for overlap, span in zip(overlaps, spans, strict=True):
-        indices = np.flatnonzero(overlap)
+    offsets, added = encoded.offsets[kept], encoded.added[kept]
+    for span in spans:
+        # Byte-level tokenizers give the several tokens of one character the same offsets, so that
+        # overlap, unlike containment, keeps them all; added tokens have empty offsets and never
+        # count.
+        overlaps = (offsets[:, 0] < span.stop) & (offsets[:, 1] > span.start) & ~added
+        indices = np.flatnonzero(overlaps)
         if len(indices):
             found.append(TokenSpan(int(indices[0]), int(indices[-1]) + 1, span.role))
     return tuple(found)

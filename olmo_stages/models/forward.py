@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.sites import Decoder, Hidden, hooks, on_input, on_output
-from olmo_stages.types import EMBEDDING_LAYER, Position, Site
+from olmo_stages.types import EMBEDDING_LAYER, MEANS, Position, Site
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _reader(
                 f"layer {key.layer}, {key.site}: shape {tuple(hidden.shape)} for a batch of "
                 f"{tuple(chosen.shape)} tokens; this architecture is not supported"
             )
-        rows = pool(hidden, chosen, mean=key.position == "mean")
+        rows = pool(hidden, chosen, mean=key.position in MEANS)
         # The tokens of all layers together may not fit beside the model.
         found[key] = rows.cpu() if key.position == "tokens" else rows
 
@@ -211,7 +211,7 @@ def _token_mask(
     for row, item in enumerate(batch):
         chosen[row, list(item.tokens[position])] = True
     counts = chosen.sum(dim=1)
-    several = position in {"mean", "tokens"}
+    several = position in {*MEANS, "tokens"}
     if not bool((counts >= 1).all() if several else (counts == 1).all()):
         raise ModelError(
             f"position {position!r} must choose {'at least' if several else 'exactly'} one token "

@@ -78,7 +78,8 @@ def test_a_class_in_one_group():
     ],
 )
 def test_the_digest_changes_with_the_content(change):
-    assert Dataset("d", with_change(1, **change)).digest != Dataset("d", EXAMPLES).digest
+    changed = Dataset("d", with_change(1, **change), "chat_fixed")
+    assert changed.digest != Dataset("d", EXAMPLES, "chat_fixed").digest
 
 
 def test_the_digest_changes_with_the_order():
@@ -92,4 +93,17 @@ def test_the_digest_ignores_the_name():
 def test_the_digest_tells_where_one_turn_ends():
     one = with_change(1, text=None, messages=(Message("user", "a"), Message("user", "b")))
     other = with_change(1, text=None, messages=(Message("user", "auserb"),))
-    assert Dataset("d", one).digest != Dataset("d", other).digest
+    assert Dataset("d", one, "scaffold").digest != Dataset("d", other, "scaffold").digest
+
+
+def test_auto_would_put_texts_and_chats_into_different_formats():
+    mixed = with_change(1, text=None, messages=(Message("user", "text a 1"),))
+    with pytest.raises(DataError, match=r"5 texts raw and put 1 chats .*data.mix_formats=true"):
+        Dataset("d", mixed)
+    for format in ("scaffold", "chat_fixed", "chat_native"):
+        assert Dataset("d", mixed, format).n_examples == 6
+    assert Dataset("d", mixed, mix_formats=True).n_examples == 6
+
+
+def test_whether_formats_may_be_mixed_is_no_part_of_the_content():
+    assert Dataset("d", EXAMPLES, mix_formats=True).digest == Dataset("d", EXAMPLES).digest

@@ -43,6 +43,26 @@ def test_the_files_for_ones_own_hold_the_defaults():
     assert from_yaml("hub") == FromHub()
 
 
+@pytest.mark.parametrize("format", ["auto", "raw", "scaffold", "chat_fixed", "chat_native"])
+def test_every_format_can_be_asked_of_every_kind_of_data(format, csv_file):
+    built_in = from_yaml("truth", f"format={format}", "mix_formats=true")
+    own = from_yaml(
+        "file",
+        f"path={csv_file}",
+        f"format={format}",
+        "mix_formats=true",
+        "columns.text=statement",
+        "columns.label=coastal",
+        "columns.group=city",
+    )
+    for dataset in (built_in.load(miniature=False), own.load()):
+        assert (dataset.format, dataset.mix_formats) == (format, True)
+
+
+def test_formats_are_not_mixed_unless_asked():
+    assert not from_yaml("truth").load(miniature=True).mix_formats
+
+
 def test_the_vocabulary_follows_the_model_unless_told():
     auto, english = BuiltIn("truth"), BuiltIn("truth", vocabulary="english")
     assert auto.load(miniature=False) == english.load(miniature=True)

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from olmo_stages.data.formats import render
-from olmo_stages.data.spans import Prompt, TokenSpan, left_out, reads_sink, resolve, tokenize
+from olmo_stages.data.positions import left_out, reads_sink, resolve
+from olmo_stages.data.spans import Prompt, TokenSpan, tokenize
 from olmo_stages.errors import DataError, ModelError
 from olmo_stages.types import Example, Message
 
@@ -76,12 +77,35 @@ def test_a_token_that_straddles_the_end_counts_as_content():
     assert tokens(prompt, tokenizer, resolve(prompt, "last_content")) == ["i<"]
 
 
-def test_prompt_ids_are_a_prefix_of_prompt_and_answer_unless_tokens_merge():
+@pytest.mark.parametrize(("merges", "joined"), [((), False), ((("\n", "h"),), True)])
+def test_prompt_ids_are_a_prefix_of_prompt_and_response(merges, joined):
     answered = Example("c", "g", 1, messages=(Message("user", "x"), Message("assistant", "hi")))
     asked = Example("c", "g", 1, messages=answered.messages[:1])
-    for tokenizer, is_prefix in ((characters(), True), (characters((("\n", "h"),)), False)):
-        ids = prompt_of(asked, tokenizer).token_ids
-        assert (prompt_of(answered, tokenizer).token_ids[: len(ids)] == ids) is is_prefix
+    tokenizer = characters(merges)
+    whole, prompt = prompt_of(answered, tokenizer), prompt_of(asked, tokenizer)
+    n = len(prompt.token_ids)
+    # In one go the merge would straddle the two.
+    together = tokenizer(render(answered, "auto").text)["input_ids"]
+    assert (tuple(together[:n]) == prompt.token_ids) is not joined
+    assert whole.token_ids[:n] == prompt.token_ids
+    assert (whole.n_prompt, whole.joined) == (n, joined)
+    assert tokens(whole, tokenizer, whole.response_tokens) == ["h", "i"]
+    assert (prompt.n_prompt, prompt.joined) == (None, False)
+
+
+def test_what_is_joined_reads_as_the_text():
+    tokenizer = characters((("\n", "h"),), bos=True, eos=True)
+    answered = Example("c", "g", 1, messages=(Message("user", "x"), Message("assistant", "hi")))
+    prompt = prompt_of(answered, tokenizer)
+    assert prompt.joined
+    read = "".join(tokens(prompt, tokenizer, range(len(prompt.token_ids))))
+    assert read == "<s>" + render(answered, "auto").text
+
+
+def test_a_merge_elsewhere_is_left_alone():
+    answered = Example("c", "g", 1, messages=(Message("user", "hi"), Message("assistant", "x")))
+    prompt = prompt_of(answered, characters((("h", "i"),)))
+    assert not prompt.joined
 
 
 def test_all_bytes_of_a_character_are_content():
@@ -99,12 +123,39 @@ def test_all_bytes_of_a_character_are_content():
 # Special tokens
 
 
-@pytest.mark.parametrize("format", ["raw", "chat_fixed"])
-def test_bos_is_added_once_to_raw_and_never_to_the_template(format):
-    tokenizer = characters(bos=True)
+@pytest.mark.parametrize("format", ["raw", "scaffold", "chat_fixed"])
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_bos_that_the_tokenizer_adds_stands_once(format, bos):
+    tokenizer = characters(bos=bos)
     prompt = prompt_of(text("hi"), tokenizer, format=format)
-    n_bos = prompt.token_ids.count(tokenizer.convert_tokens_to_ids("<s>"))
-    assert n_bos == (1 if format == "raw" else 0)
+    own = tokenizer.convert_tokens_to_ids("<s>")
+    assert prompt.token_ids.count(own) == bos
+    assert (prompt.token_ids[0] == own) is bos
+
+
+@pytest.mark.parametrize("eos", [False, True])
+def test_a_text_that_carries_what_the_tokenizer_adds_has_it_once(eos):
+    tokenizer = characters(bos=True, eos=eos)
+    plain, carrying = prompt_of(text("hi"), tokenizer), prompt_of(text("<s>hi"), tokenizer)
+    assert carrying.token_ids == plain.token_ids
+    assert tokens(carrying, tokenizer, carrying.content_tokens) == ["h", "i"]
+    both = prompt_of(text("<s>hi</s>"), tokenizer)
+    assert tokens(both, tokenizer, range(len(both.token_ids))) == ["<s>", "h", "i", "</s>"]
+
+
+def test_a_text_keeps_the_special_tokens_that_the_tokenizer_does_not_add():
+    tokenizer = characters()
+    prompt = prompt_of(text("<s>hi</s>"), tokenizer)
+    assert tokens(prompt, tokenizer, range(4)) == ["<s>", "h", "i", "</s>"]
+
+
+@pytest.mark.parametrize("format", ["scaffold", "chat_fixed"])
+def test_no_eos_follows_where_the_answer_begins(format):
+    tokenizer = characters(eos=True)
+    prompt = prompt_of(text("hi"), tokenizer, format=format)
+    assert "</s>" not in tokens(prompt, tokenizer, range(len(prompt.token_ids)))
+    raw = prompt_of(text("hi"), tokenizer, format="raw")
+    assert tokens(raw, tokenizer, resolve(raw, "last")) == ["</s>"]
 
 
 def test_bos_and_eos_are_special_and_not_content():
