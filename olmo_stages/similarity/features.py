@@ -12,7 +12,7 @@ OUTLYING = 10.0
 """A dimension dominates if its variance is this many times the median variance."""
 
 NEGLIGIBLE = 1e-9
-"""Share of the largest variance below which a dimension counts as dead."""
+"""A dimension counts as dead below this share of the 90 % quantile of the variances."""
 
 COLUMNS = 512
 """Columns that are centred at a time, so that they stay in the cache."""
@@ -89,8 +89,10 @@ class Features:
                 "by more than rounding; read another position, or leave the layer out with "
                 "analysis.layers"
             )
-        # Dimensions that vary by rounding only would drag the median down.
-        median = np.median(variance[variance > NEGLIGIBLE * variance.max()])
+        # Dimensions that vary by rounding only would drag the median down. The largest variance
+        # is no measure of that: beside a massive dimension every other one would count as dead.
+        usual = np.quantile(variance, 0.9, method="lower")
+        median = np.median(variance[variance > NEGLIGIBLE * usual])
         dominant = np.flatnonzero(variance > OUTLYING * median)
         few = centred[:, dominant]
         centred[:, dominant] = 0

@@ -254,3 +254,13 @@ def test_the_outlying_row_takes_most_of_the_sum_of_squares():
     assert share.argmax() == 4
     assert share[4] > 0.9
     assert share.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("n_dead", [0, 12, 35])
+@pytest.mark.parametrize("factor", [100.0, 1e6])
+def test_dead_dimensions_do_not_make_the_living_ones_dominant(n_dead, factor):
+    """Of 40 dimensions one is massive and up to 35 vary by rounding only."""
+    values = with_dominant((7,), factor)
+    dead = [column for column in range(40) if column != 7][:n_dead]
+    values[:, dead] *= np.float32(1e-6)
+    assert of(values).dominant.tolist() == [7]
