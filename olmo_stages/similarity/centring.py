@@ -35,7 +35,8 @@ def unit_centred(
         K_ab - u_a - u_b between units, zero within; u makes every row sum zero.
 
     Raises:
-        DataError: fewer than 4 units, or one that holds half of the rows.
+        DataError: fewer than 4 units, one that holds half of the rows, or nothing but rounding
+            is left, as of rows that are all equally far from one another.
 
     Source:
         Székely & Rizzo 2014, 1310.2926, eq. 2.3; Song et al. 2012 (unbiased HSIC). The case of
@@ -63,6 +64,13 @@ def unit_centred(
     kept -= offset[:, None]
     kept -= offset[None, :]
     _clear(kept, units, sizes)
+    # An inner product is known to rounding of the norms of both rows.
+    if np.linalg.norm(kept) <= np.finfo(table.dtype).eps * np.trace(table, dtype=np.float64):
+        raise DataError(
+            f"{n} rows are equally far from one another up to rounding, or all but one are equal: "
+            "debiasing leaves nothing to compare; read another position, or leave the layer out "
+            "with analysis.layers"
+        )
     return kept
 
 

@@ -160,3 +160,37 @@ def test_every_stage_is_read_once_layer_by_layer():
     compare(related(change=change), also=["procrustes", "rsa"])
     assert set(kept) == {"think_sft", "base", "think_sft (random)"}
     assert all(layers == [(0,), (1,), (2,)] for layers in kept.values())
+
+
+def equidistant(rng):
+    del rng
+    return np.eye(40)
+
+
+def one_row_differs(rng):
+    values = np.zeros((40, 40))
+    values[3] = rng.normal(size=40)
+    return values
+
+
+@pytest.mark.parametrize("make", [equidistant, one_row_differs])
+def test_rows_without_any_structure_are_refused_instead_of_scoring_their_rounding(make):
+    rng = np.random.default_rng(0)
+    values = make(rng)[None]
+    turned = values @ np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    source = given({"base": values, "think_sft": turned})
+    with pytest.raises(DataError, match=r"layer 0 of think_sft.*nothing to compare"):
+        compare(source, **QUICK)
+    result = compare(source, measure="biased_cka", also=["debiased_cka"], **QUICK)
+    assert warned(result, "debiased_cka, raw, left out", "nothing to compare")
+    assert rows(result, "biased_cka")[0].value == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 30, 1000])
+def test_a_huge_row_is_warned_about_but_not_refused(size):
+    values = {stage.name: related(layers=1).make(stage) for stage in (BASE, THINK)}
+    for layers in values.values():
+        layers[0, 7] *= size
+    result = compare(given(values), **QUICK)
+    assert warned(result, "squared norm") == (size > 1)
+    assert not faults(result)
