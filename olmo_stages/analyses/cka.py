@@ -415,7 +415,9 @@ def _headline(found: Findings) -> dict[str, str | float | int | None]:
     headline: dict[str, str | float | int | None] = {
         "lowest at layer": found.x.indices[i],
         found.main.declared.name.replace("_", " "): float(scores.value[i]),
-        "95 % interval": f"{scores.low[i]:.{digits}f}-{scores.high[i]:.{digits}f}" if known else "",
+        "95 % interval": f"[{scores.low[i]:.{digits}f}, {scores.high[i]:.{digits}f}]"
+        if known
+        else "",
         "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
         "mean": written(lead.mean, low, high) if known else written(lead.mean),
     }

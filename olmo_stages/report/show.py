@@ -18,6 +18,7 @@ from olmo_stages.report.lineage import LineageKey, lineage_order
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.revisions.names import spelling, spellings_of
+from olmo_stages.revisions.twins import Twins, of_folders
 from olmo_stages.stages import MINIATURE, Release
 from olmo_stages.statuses import Status
 from olmo_stages.types import Result
@@ -60,6 +61,16 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     undone = any(status.state not in {"ok", "cached"} for status in statuses)
     if undone and (again := command.recorded(folder)) is not None:
         _line(console, f"redo only what is missing: {again}")
+    for twins in _same_weights(statuses):
+        console.print(f"note: {twins}", style="yellow", markup=False, highlight=False)
+
+
+def _same_weights(statuses: Sequence[Status]) -> tuple[Twins, ...]:
+    """Stages of a sweep whose weights are the same, as an upload error makes them."""
+    from huggingface_hub import constants  # late: only a sweep's end needs it
+
+    folders = [Path(status.folder) for status in statuses if status.folder is not None]
+    return of_folders(folders, Path(constants.HF_HUB_CACHE))
 
 
 def show_across(folders: Sequence[Path]) -> None:
@@ -104,6 +115,8 @@ def show_stages(found: Sequence[Release], *, with_details: bool) -> None:
         nodes[it.name].add(Text(f"{it.size:<5} {it.source}", style="dim"))
     own = root.add(Text("custom", style="bold"))
     own.add(Text("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null", style="dim"))
+    soup = root.add(Text("soup", style="bold"))
+    soup.add(Text("model.of=[NAME@REVISION,...] model.weights=[1,3]", style="dim"))
     _console().print(root)
 
 

@@ -98,8 +98,15 @@ def in_results(outputs: Path, cache: Path | None = None) -> tuple[Twins, ...]:
         outputs: folder of the results, OUTPUTS/ANALYSIS/STAGE/DATA.
         cache: the hub's cache folder: two commits with the same weights are found there.
     """
-    records = (_read(path) for path in sorted(outputs.glob("*/*/*/provenance.json")))
-    return of_jobs(records, cache, str(outputs))
+    folders = [path.parent for path in sorted(outputs.glob("*/*/*/provenance.json"))]
+    return of_folders(folders, cache, str(outputs))
+
+
+def of_folders(
+    folders: Iterable[Path], cache: Path | None = None, where: str = "this sweep"
+) -> tuple[Twins, ...]:
+    """Find stages with the same weights among results; see `of_jobs`."""
+    return of_jobs((_read(folder / "provenance.json") for folder in folders), cache, where)
 
 
 def of_jobs(

@@ -107,7 +107,7 @@ def distances(rows: Sequence[Measurement], top: float) -> list[Measurement]:
         top: the number that identical inputs have.
 
     Returns:
-        A row for each that is not at the top; an end of an interval at the top becomes `SMALLEST`.
+        A row for each that is not at the top; what is nearer than `SMALLEST` is drawn there.
     """
 
     def below(value: float | None) -> float | None:
@@ -116,7 +116,7 @@ def distances(rows: Sequence[Measurement], top: float) -> list[Measurement]:
     return [
         replace(
             row,
-            value=top - row.value,
+            value=max(top - row.value, SMALLEST),
             ci_low=below(row.ci_high),
             ci_high=below(row.ci_low),
             null=None,

@@ -1,5 +1,7 @@
 """The order of a sweep's rows and the command that goes on with it."""
 
+import json
+
 import pytest
 
 from olmo_stages import command
@@ -20,3 +22,18 @@ def test_the_command_is_shown_once_where_something_is_missing(tmp_path, capsys, 
     show_sweep([Status("a", state), Status("b", state)], tmp_path)
     line = "redo only what is missing: python run.py -m model=a,b 'outputs=here there'"
     assert capsys.readouterr().out.count(line) == shown
+
+
+@pytest.mark.parametrize(("digest", "said"), [("w1", True), ("w2", False)])
+def test_stages_with_the_same_weights_are_named_at_the_end(tmp_path, capsys, digest, said):
+    statuses = []
+    for name, weights in (("base@step_100", "w1"), ("base@step_200", digest)):
+        folder = tmp_path / name
+        folder.mkdir()
+        job = {"stage": {"label": name, "size": "7b"}, "reference": None}
+        record = {"job": job, "model_digests": {name: weights}}
+        (folder / "provenance.json").write_text(json.dumps(record))
+        statuses.append(Status(name, "ok", folder=str(folder), about={"stage": name}))
+    show_sweep(statuses, tmp_path)
+    note = "base@step_100 (7b) and base@step_200 (7b) have the same weights"
+    assert (note in " ".join(capsys.readouterr().out.split())) is said
