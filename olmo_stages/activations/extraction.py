@@ -72,6 +72,7 @@ class Source:
         self._max_length = max_length
         self._works: dict[Stage, Work] = {}
         self._loaded: Any = None  # a Loaded; its type would import torch
+        self._budget: Any = None  # a TokenBudget of the loaded model, likewise
         self.forward_passes: Counter[Stage] = Counter()
 
     @property
@@ -246,7 +247,7 @@ class Source:
             items,
             writer.captures,
             writer.layers,
-            token_budget=self._compute.token_budget,
+            token_budget=self._budget,
             on_batch=on_batch,
         )
 
@@ -256,6 +257,7 @@ class Source:
         import torch
 
         from olmo_stages.models.loading import load
+        from olmo_stages.models.memory import TokenBudget
 
         # Before the next one is loaded, so that two are never in memory.
         self._loaded = None
@@ -269,6 +271,9 @@ class Source:
             work.checkpoint,
             dtype=work.identity.dtype,
             device=self._compute.resolve_device(),
+        )
+        self._budget = TokenBudget(
+            self._compute.token_budget, lambda line: _say(f"{work.stage.label}: {line}")
         )
         return self._loaded
 
@@ -317,7 +322,10 @@ class Source:
 
 
 def _say_waiting(stage: Stage) -> None:
+    _say(f"{stage.label}: waiting for another process that computes the same activations")
+
+
+def _say(text: str) -> None:
     from rich.console import Console
 
-    text = f"{stage.label}: waiting for another process that computes the same activations"
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

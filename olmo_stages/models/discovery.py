@@ -20,7 +20,7 @@ from torch import nn
 
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models import layer_kinds
-from olmo_stages.models.sites import Block, Decoder, first_input, first_tensor, hooks
+from olmo_stages.models.sites import Block, Decoder, device_of, first_input, first_tensor, hooks
 
 PROBE_TOKENS = 8
 # Relative to the size of the contribution. The identity is exact when added in the model's dtype,
@@ -87,7 +87,7 @@ def _trace(
 ) -> tuple[list[_Trace], _Trace]:
     """What goes through each block, and through the decoder around them."""
     traces, around = [_Trace() for _ in modules], _Trace()
-    device = embedding.weight.device
+    device = device_of(decoder)
     ids = torch.arange(1, PROBE_TOKENS + 1, device=device) * 7919 % embedding.num_embeddings
 
     def register(stack: ExitStack) -> None:

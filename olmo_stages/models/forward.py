@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models.captures import Capture, Key
-from olmo_stages.models.sites import Decoder, Hidden, hooks, on_input, on_output
+from olmo_stages.models.memory import TokenBudget, is_exhausted
+from olmo_stages.models.sites import Decoder, Hidden, device_of, hooks, on_input, on_output
 from olmo_stages.types import EMBEDDING_LAYER, MEANS, Position, Site
 
 
@@ -64,7 +65,7 @@ def pooled(
     captures: Sequence[Capture],
     layers: Sequence[int],
     *,
-    token_budget: int,
+    token_budget: int | TokenBudget,
     on_batch: Callable[[int], None] = lambda _n_examples: None,
 ) -> dict[Key, Float[torch.Tensor, "row d_model"]]:
     """Run the decoder and pool its hidden states.
@@ -74,7 +75,8 @@ def pooled(
         items: in the order of the result; sorted by length they waste the least padding.
         captures: sites and positions.
         layers: block indices; -1 = the embeddings (input of block 0), whatever the site.
-        token_budget: see `batches`.
+        token_budget: see `batches`; a `TokenBudget` is told, and keeps, how far it was halved. A
+            batch for which memory does not suffice is done again in smaller ones.
         on_batch: told after each forward pass how many examples it held.
 
     Returns:
@@ -83,26 +85,57 @@ def pooled(
         examples in order, the tokens of each ascending.
 
     Raises:
-        ModelError: a token id that the model has no embedding for.
+        ModelError: a token id that the model has no embedding for, or too little memory for a
+            single example.
         NonFiniteError: names the first layer and example whose activations are not finite.
     """
     parts: dict[Key, list[torch.Tensor]] = {
         Key(*capture, layer): [] for capture in captures for layer in sorted(layers)
     }
     _check_ids(decoder, items)
-    for chunk in batches([len(item.token_ids) for item in items], token_budget):
-        batch = items[chunk]
-        for key, vectors in _run(decoder, batch, captures, sorted(layers)).items():
-            _check_finite(key, batch, vectors)
-            parts[key].append(vectors.cpu())
+    budget = TokenBudget(token_budget) if isinstance(token_budget, int) else token_budget
+    lengths = [len(item.token_ids) for item in items]
+    done = 0
+    while done < len(items):
+        batch = items[done:][next(batches(lengths[done:], budget.tokens))]
+        found = _attempt(decoder, batch, captures, sorted(layers))
+        if found is None:
+            budget.halve(
+                len(batch), max(len(item.token_ids) for item in batch), device_of(decoder.model)
+            )
+            continue
+        for key, vectors in found.items():
+            parts[key].append(vectors)
+        done += len(batch)
         on_batch(len(batch))
     return {key: torch.cat(vectors) for key, vectors in parts.items()}
+
+
+def _attempt(
+    decoder: Decoder, batch: Sequence[Item], captures: Sequence[Capture], layers: Sequence[int]
+) -> dict[Key, torch.Tensor] | None:
+    """The rows of one batch on the CPU; None if memory ran out, which leaves nothing behind.
+
+    Raises:
+        RuntimeError: what else went wrong in the model.
+    """
+    try:
+        found = _run(decoder, batch, captures, layers)
+        for key, vectors in found.items():
+            _check_finite(key, batch, vectors)
+        return {key: vectors.cpu() for key, vectors in found.items()}
+    except MemoryError:
+        return None
+    except RuntimeError as error:
+        if is_exhausted(error):
+            return None
+        raise
 
 
 def _run(
     decoder: Decoder, batch: Sequence[Item], captures: Sequence[Capture], layers: Sequence[int]
 ) -> dict[Key, torch.Tensor]:
-    device = next(decoder.model.parameters()).device
+    device = device_of(decoder.model)
     ids, mask = _pad(batch, device)
     chosen = {
         capture.position: _token_mask(batch, capture.position, ids.shape[1], device)
@@ -160,7 +193,7 @@ def _reader(
                 f"layer {key.layer}, {key.site}: shape {tuple(hidden.shape)} for a batch of "
                 f"{tuple(chosen.shape)} tokens; this architecture is not supported"
             )
-        rows = pool(hidden, chosen, mean=key.position in MEANS)
+        rows = pool(hidden, chosen.to(hidden.device), mean=key.position in MEANS)
         # The tokens of all layers together may not fit beside the model.
         found[key] = rows.cpu() if key.position == "tokens" else rows
 

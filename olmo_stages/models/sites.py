@@ -52,6 +52,18 @@ class Decoder:
     rotary: tuple[tuple[torch.Tensor, torch.Tensor] | None, ...]
 
 
+def device_of(model: Any) -> torch.device:  # noqa: ANN401 (a decoder of transformers)
+    """Where a decoder takes its token ids: the device that computes its embeddings.
+
+    Embeddings that accelerate keeps elsewhere until they are used have none of their own.
+    """
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device
+    if device.type == "meta":
+        device = torch.device(embedding._hf_hook.execution_device)
+    return device
+
+
 def first_tensor(value: Any) -> torch.Tensor:  # noqa: ANN401 (what a module returns is its own choice)
     """Hidden states from a module's output, which is a Tensor or, in some families, a tuple."""
     return value[0] if isinstance(value, tuple) else value

@@ -1,0 +1,93 @@
+"""What happens when memory runs out: smaller batches, and in the end an error with the numbers."""
+
+import gc
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from olmo_stages.errors import ModelError, OlmoStagesError
+
+REMEDIES = "use compute=int8 or compute=int4, compute.device_map=auto, or a shorter max_length"
+
+# torch's CPU allocator and cuBLAS raise a plain RuntimeError.
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|Cannot allocate memory|ALLOC_FAILED"
+)
+
+
+class TokenBudget:
+    """How many tokens a batch may hold; halved when memory runs out, and never raised again.
+
+    One budget serves all batches of a model, so that each halving is paid for once.
+
+    Args:
+        tokens: tokens in one batch, padding included.
+        say: told each halving in one line.
+    """
+
+    def __init__(self, tokens: int, say: Callable[[str], None] = lambda _line: None) -> None:
+        self.tokens = tokens
+        self._say = say
+
+    def halve(self, n_examples: int, longest: int, device: torch.device) -> None:
+        """Make the budget half of what a batch held for which there was no memory.
+
+        Memory that the failed batch held must be free by then: call it outside of `except`, where
+        the traceback no longer keeps the batch's tensors.
+
+        Args:
+            n_examples: examples of that batch.
+            longest: tokens of its longest example.
+            device: where it ran.
+
+        Raises:
+            ModelError: the batch was one example, which cannot be made smaller.
+        """
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if n_examples == 1:
+            raise ModelError(
+                f"out of memory with one example of {longest} tokens (token budget {self.tokens}"
+                f"{_free(device)}); {REMEDIES}"
+            )
+        before, padded = self.tokens, n_examples * longest
+        # What the batch held may be less than the budget, half of which may then change nothing.
+        self.tokens = max(min(before, padded) // 2, 1)
+        self._say(
+            f"out of memory with a batch of {n_examples} x {longest} tokens{_free(device)}; "
+            f"token budget {before} -> {self.tokens}, going on"
+        )
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OlmoStagesError):
+        return False
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+
+
+def _free(device: torch.device) -> str:
+    """`; 1.2 of 80.0 GB free on cuda`, or nothing where it is not known."""
+    found = free_bytes(device)
+    if found is None:
+        return ""
+    free, total = found
+    return f"; {free / 1e9:.1f} of {total / 1e9:.1f} GB free on {device.type}"
+
+
+def free_bytes(device: torch.device) -> tuple[int, int] | None:
+    """Free and total bytes of a device's memory; None where they are not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as stream:
+            fields = dict(line.split(":") for line in stream)
+        kb = [int(fields[name].split()[0]) for name in ("MemAvailable", "MemTotal")]
+    except (OSError, KeyError, ValueError):
+        return None
+    return kb[0] * 1024, kb[1] * 1024
