@@ -18,6 +18,7 @@ from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import checkpoints, digests
 from olmo_stages.models.compute import Compute
 from olmo_stages.records import Job, Recorded
+from olmo_stages.soups import common_root, is_miniature
 from olmo_stages.stages import MINIATURE, catalogue, lookup
 from olmo_stages.tracking import Tracker
 from olmo_stages.types import Analysis, Result, Stage
@@ -102,7 +103,7 @@ class Experiment:
         reference = self.reference_stage()
         cache = cache_folder(self.cache)
         _check_family(self.model, reference, cache)
-        dataset = self.data.load(miniature=any(s.source == MINIATURE for s in self.model.lineage()))
+        dataset = self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
         source = Source(dataset, self.compute, cache)
         formats = source.check_formats(self.model, reference)
         _show(formats)
@@ -170,6 +171,8 @@ class Experiment:
             ConfigError: the stage has no lineage.
         """
         root = self.model.lineage()[0]
+        if root.members:  # an average of revisions of one root is compared with it, as they are
+            root = common_root(root)
         if root.size not in catalogue().get(root.name, {"sources": ()})["sources"]:
             raise ConfigError(
                 f"reference=base: stage {root.label} has no lineage; say what it was trained from "

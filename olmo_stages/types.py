@@ -56,6 +56,8 @@ class Stage:
         parent: the stage it was trained from; None for a root.
         random_init: seed of a random initialisation of the same shape instead of the trained
             weights, the control that shows what the architecture alone gives; None = trained.
+        members: the checkpoints that it is the weighted average of; `source` then only tells of
+            them.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Stage:
     revision: str = "main"
     parent: "Stage | None" = None
     random_init: int | None = None
+    members: "tuple[Member, ...]" = ()
 
     @property
     def label(self) -> str:
@@ -74,6 +77,21 @@ class Stage:
     def lineage(self) -> "tuple[Stage, ...]":
         """From the root to this stage."""
         return (*(self.parent.lineage() if self.parent else ()), self)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One checkpoint of a weighted average.
+
+    Args:
+        stage: the checkpoint.
+        weight: its share; those of all members sum to 1.
+        gives_tokenizer: whether the average takes its tokenizer, where the members' differ.
+    """
+
+    stage: Stage
+    weight: float
+    gives_tokenizer: bool = False
 
 
 @dataclass(frozen=True)

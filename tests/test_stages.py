@@ -245,7 +245,7 @@ def test_comments_and_keys_of_a_stage_are_the_same_in_every_file():
         text = path.read_text()
         keys = list(yaml.safe_load(text))
         assert text.startswith("# "), path
-        if path.stem != "custom":
+        if path.stem not in {"custom", "soup"}:
             assert keys == list(catalogue()["base"]), path
             assert re.search(r"^size: \$\{size\}$", text, re.MULTILINE), path
 

@@ -1,11 +1,11 @@
 """From a stage to its checkpoint on this machine and its identity. Does not import torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import digests
+from olmo_stages.models import adapter_files, digests
 from olmo_stages.revisions import hub
 from olmo_stages.stages import MINIATURE
 from olmo_stages.types import Stage
@@ -39,10 +39,12 @@ class Checkpoint:
     Args:
         path: directory in Hugging Face format.
         commit: commit of the hub repository; None for a local directory.
+        digest: identity of weights that were computed from other checkpoints; None for others.
     """
 
     path: Path
     commit: str | None
+    digest: str | None = None
 
 
 def locate(stage: Stage, cache: Path) -> Checkpoint:
@@ -50,22 +52,26 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
 
     Args:
         stage: its source is `miniature`, a local directory, or a hub repo id.
-        cache: folder under which the miniature family is kept.
+        cache: folder under which the miniature family, averages and merged adapters are kept.
 
     Returns:
         The directory, which holds a config and safetensors weights.
 
     Raises:
         ModelError: there is no such checkpoint, or it cannot be reached.
+        StoreError: an average or a merged adapter cannot be written.
     """
-    if stage.source == MINIATURE:
+    if stage.members:
+        found = _averaged(stage, cache)
+    elif stage.source == MINIATURE:
         from olmo_stages import miniature  # late: building needs the trainers
 
         found = Checkpoint(
             miniature.ensure(stage.name, stage.revision, root=cache / MINIATURE), None
         )
     elif (path := Path(stage.source).expanduser()).is_dir():
-        found = Checkpoint(path, None)
+        is_adapter = adapter_files.holds_adapter(path)
+        found = _adapted(stage, path, cache) if is_adapter else Checkpoint(path, None)
     elif _HUB_ID.fullmatch(stage.source):
         found = _download(stage)
     else:
@@ -89,13 +95,45 @@ def model_digest(stage: Stage, checkpoint: Checkpoint, cache: Path) -> str:
 
     Returns:
         The commit for a hub snapshot, whatever the spelling of its id; a digest of the content for
-        a local directory; a digest of config and seed for a random initialisation.
+        a local directory; one of what it was made from for an average or a merged adapter; one of
+        config and seed for a random initialisation.
     """
     if stage.random_init is not None:
         return digests.random_digest(checkpoint.path, stage.random_init)
-    if checkpoint.commit is not None:
-        return checkpoint.commit
+    if (known := checkpoint.commit or checkpoint.digest) is not None:
+        return known
     return digests.weights_digest(checkpoint.path, cache)
+
+
+def _averaged(stage: Stage, cache: Path) -> Checkpoint:
+    if stage.random_init is not None:  # all members have the same shape and tokenizer
+        member = max(stage.members, key=lambda it: it.gives_tokenizer)
+        return locate(replace(member.stage, random_init=stage.random_init), cache)
+    from olmo_stages.models import soup  # late: it imports torch
+
+    ingredients: list[soup.Ingredient] = []
+    for it in stage.members:
+        found = locate(it.stage, cache)
+        digest = model_digest(it.stage, found, cache)
+        ingredients.append(
+            soup.Ingredient(it.stage.label, found.path, digest, it.weight, it.gives_tokenizer)
+        )
+    path, digest = soup.ensure_soup(ingredients, cache)
+    return Checkpoint(path, None, digest)
+
+
+def _adapted(stage: Stage, path: Path, cache: Path) -> Checkpoint:
+    adapter = adapter_files.read_adapter(path)
+    base = adapter_files.base_stage(stage, adapter)
+    found = locate(replace(base, random_init=stage.random_init), cache)
+    if stage.random_init is not None:
+        return Checkpoint(adapter_files.ensure_untrained(adapter, found.path, cache), None)
+    adapter_files.check_base(stage, adapter, found.path, cache)
+    from olmo_stages.models import adapters  # late: it imports torch
+
+    digest = model_digest(base, found, cache)
+    merged, digest = adapters.ensure_merged(adapter, found.path, digest, cache)
+    return Checkpoint(merged, None, digest)
 
 
 def _download(stage: Stage) -> Checkpoint:

@@ -91,8 +91,12 @@ def _why_no_weights(path: Path) -> str:
 
 def config_digest(path: Path) -> str:
     """Digest of the architecture: config.json without the fields that only keep books."""
-    config = {key: value for key, value in read_config(path).items() if key not in _BOOKKEEPING}
-    return _digest(config)
+    return digest(architecture(path))
+
+
+def architecture(path: Path) -> dict[str, Any]:
+    """The fields of config.json that do not only keep books."""
+    return {key: value for key, value in read_config(path).items() if key not in _BOOKKEEPING}
 
 
 def weights_digest(path: Path, cache: Path) -> str:
@@ -112,15 +116,15 @@ def weights_digest(path: Path, cache: Path) -> str:
     record = cache / "digests" / f"{name}.json"
     contents = _recorded(record, seen)
     if contents is None:
-        contents = [_file_digest(file) for file in files]
+        contents = [file_digest(file) for file in files]
         _record(record, {"files": seen, "contents": contents})
     named = {file.name: content for file, content in zip(files, contents, strict=True)}
-    return _digest({"config": config_digest(path), "weights": named})
+    return digest({"config": config_digest(path), "weights": named})
 
 
 def random_digest(path: Path, seed: int) -> str:
     """Digest of a random initialisation: it depends on the config and the seed, on no weight."""
-    return _digest({"config": config_digest(path), "init": RANDOM_INIT_VERSION, "seed": seed})
+    return digest({"config": config_digest(path), "init": RANDOM_INIT_VERSION, "seed": seed})
 
 
 def tokenizer_digest(path: Path) -> str:
@@ -129,19 +133,26 @@ def tokenizer_digest(path: Path) -> str:
     Raises:
         ModelError: the directory has no tokenizer.
     """
-    files = sorted(
-        file for file in path.iterdir() if file.is_file() and _TOKENIZER_FILES.fullmatch(file.name)
-    )
+    files = tokenizer_files(path)
     if not files:
         raise ModelError(f"{path}: no tokenizer files; copy them there with save_pretrained()")
-    return _digest({file.name: _file_digest(file) for file in files})
+    return digest({file.name: file_digest(file) for file in files})
 
 
-def _digest(content: object) -> str:
+def tokenizer_files(path: Path) -> tuple[Path, ...]:
+    """The files of a directory that belong to a tokenizer, its chat template included."""
+    return tuple(
+        sorted(it for it in path.iterdir() if it.is_file() and _TOKENIZER_FILES.fullmatch(it.name))
+    )
+
+
+def digest(content: object) -> str:
+    """SHA-256 of the JSON of `content`, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _file_digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
