@@ -271,6 +271,8 @@ class Source:
             work.checkpoint,
             dtype=work.identity.dtype,
             device=self._compute.resolve_device(),
+            quantisation=self._compute.quantisation,
+            device_map=self._compute.device_map,
         )
         self._budget = TokenBudget(
             self._compute.token_budget, lambda line: _say(f"{work.stage.label}: {line}")

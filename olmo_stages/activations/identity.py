@@ -16,13 +16,14 @@ prompts, spans or positions change (olmo_stages.data), or sites and pooling (olm
 class PassIdentity:
     """Identity of a forward pass over a data set.
 
-    Batch size, device and thread count are not part of it: they change rounding at most.
+    Batch size, device or devices and thread count are not part of it: they change rounding at most
+    (with int8 weights also, by its error at most, which columns of a batch count as outliers).
 
     Args:
         weights: digest of the weights, or of config and seed for a random initialisation.
         random_init: seed of a random initialisation; None = trained weights.
         dtype: dtype of weights and activations.
-        quantisation: of the weights; `none`.
+        quantisation: of the weights, one of `SCHEMES` of olmo_stages.models.compute.
         attention: attention implementation.
         tokenizer: digest of the tokenizer's files, chat template included.
         format: how examples become prompts.

@@ -66,7 +66,7 @@ def describe(
     Args:
         stage: the stage.
         dataset: the examples.
-        compute: decides the dtype.
+        compute: decides dtype and quantisation.
         cache: folder for the miniature family and for digests.
         max_length: tokens after which a prompt is cut; None = the model's context.
 
@@ -74,13 +74,15 @@ def describe(
         What extraction and look-up need.
 
     Raises:
-        ConfigError: `max_length` leaves no token, or a format that must be chosen by name.
+        ConfigError: `max_length` leaves no token, a format that must be chosen by name, or a
+            quantisation whose library is not installed.
         ModelError: there is no such checkpoint, or its config is incomplete.
     """
     if max_length is not None and max_length < 1:
         raise ConfigError(f"max_length {max_length} leaves no token; give at least 1")
+    quantisation = compute.resolve_quantisation()  # before a download
     checkpoint = checkpoints.locate(stage, cache)
-    families.check_config(checkpoint.path)
+    families.check_config(checkpoint.path, compute.quantisation)
     config = digests.read_config(checkpoint.path)
     config = config.get("text_config", config)
     context = _first(checkpoint.path, config, "max_position_embeddings", "n_positions")
@@ -88,7 +90,7 @@ def describe(
         weights=checkpoints.model_digest(stage, checkpoint, cache),
         random_init=stage.random_init,
         dtype=compute.resolve_dtype(),
-        quantisation=checkpoints.QUANTISATION,
+        quantisation=quantisation,
         attention=checkpoints.ATTENTION,
         tokenizer=digests.tokenizer_digest(checkpoint.path),
         format=prompts.identify(stage, dataset, checkpoint.path),

@@ -13,9 +13,6 @@ from olmo_stages.types import Stage
 ATTENTION = "sdpa"
 """Attention implementation; part of an activation's identity."""
 
-QUANTISATION = "none"
-"""Quantisation of the weights; part of an activation's identity."""
-
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SMALL_FILES = [
     "config.json",

@@ -1,5 +1,7 @@
 """Where and how the forward pass runs."""
 
+import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from olmo_stages.errors import ConfigError
@@ -7,27 +9,46 @@ from olmo_stages.types import check_choice
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SCHEMES: Mapping[str, str] = {
+    "none": "none",
+    "int8": "bitsandbytes-int8-threshold6",
+    "int4": "bitsandbytes-nf4-double",
+}
+"""How the weights are quantised, as the identity of activations spells it, by what is asked for."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Execution settings; only the dtype is part of an activation's identity.
+    """Execution settings; dtype and quantisation are part of an activation's identity.
 
     Args:
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         dtype: `auto` (bfloat16 on a GPU, float32 on the CPU), `float32`, `bfloat16` or `float16`.
         token_budget: tokens in one batch, padding included; a longer example is a batch alone.
         threads: CPU threads of torch; None = torch's own choice.
+        quantisation: of the weights: `none`, `int8` or `int4`, by bitsandbytes.
+        device_map: `auto` = accelerate spreads the model over all GPUs and the CPU; None = the
+            model lies on one device.
     """
 
     device: str
     dtype: str
     token_budget: int
     threads: int | None
+    quantisation: str = "none"
+    device_map: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("compute.device", self.device, DEVICES)
         check_choice("compute.dtype", self.dtype, DTYPES)
+        check_choice("compute.quantisation", self.quantisation, tuple(SCHEMES))
+        if self.device_map is not None:
+            check_choice("compute.device_map", self.device_map, ("auto",))
+            if self.device == "cpu":
+                raise ConfigError(
+                    "compute.device=cpu and compute.device_map=auto contradict each other: the map "
+                    "takes every GPU it finds; leave one of them out"
+                )
         if self.token_budget < 1:
             raise ConfigError(
                 f"compute.token_budget {self.token_budget} holds no token; give at least 1"
@@ -54,6 +75,19 @@ class Compute:
                 "compute.device 'cuda': torch sees no GPU here; use compute.device=cpu"
             )
         return "cpu"
+
+    def resolve_quantisation(self) -> str:
+        """Return the quantisation of the weights as the identity of activations spells it.
+
+        Raises:
+            ConfigError: it needs bitsandbytes, which is not installed.
+        """
+        if self.quantisation != "none" and importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                f"compute={self.quantisation} needs bitsandbytes, which is not installed: "
+                "pip install 'olmo-stages[quantised]'"
+            )
+        return SCHEMES[self.quantisation]
 
     def resolve_dtype(self) -> str:
         """Return the dtype of the weights, never `auto`."""

@@ -15,7 +15,7 @@ WINDOW = 4096
 """Tokens that a sliding-window layer of OLMo 3 attends to, the current one included."""
 
 
-def check_config(path: Path) -> None:
+def check_config(path: Path, quantisation: str = "none") -> None:
     """Refuse a checkpoint whose config.json would be read as something else, silently.
 
     Cheap, and made before the store is asked, so that activations that an earlier version made of
@@ -23,20 +23,39 @@ def check_config(path: Path) -> None:
 
     Args:
         path: checkpoint directory.
+        quantisation: what is asked for; a checkpoint that was saved in that way is not refused.
 
     Raises:
         ModelError: names what is wrong in config.json and what to write there.
     """
     where = str(path)
     config = digests.read_config(path)
-    if "quantization_config" in config:
-        method = (config["quantization_config"] or {}).get("quant_method", "unknown")
-        raise ModelError(
-            f"{where}: the weights are saved quantised ({method}), which full-precision stages are "
-            "not compared with; give the checkpoint that it was made from"
-        )
+    if config.get("quantization_config") is not None:
+        _check_quantised(where, config["quantization_config"], quantisation)
     _check_olmo2(where, config)
     rope.expected(where, config)
+
+
+def _check_quantised(where: str, saved: Mapping[str, Any], asked: str) -> None:
+    """Refuse weights that were saved in another quantisation than the one asked for.
+
+    Raises:
+        ModelError: says which.
+    """
+    if saved.get("load_in_8bit"):
+        kind = "int8"
+    elif saved.get("load_in_4bit") and saved.get("bnb_4bit_quant_type") == "nf4":
+        kind = "int4"
+    else:
+        kind = ""
+    if kind and kind == asked:
+        return
+    method = saved.get("quant_method", "unknown")
+    remedy = f", or use compute={kind} for all that it is compared with" if kind else ""
+    raise ModelError(
+        f"{where}: the weights are saved quantised ({method}), which full-precision stages are "
+        f"not compared with; give the checkpoint that it was made from{remedy}"
+    )
 
 
 def native_config(path: Path) -> Any:  # noqa: ANN401 (a config of transformers)

@@ -1,7 +1,8 @@
 """From a checkpoint directory to a model that may be trusted."""
 
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import digests, families, guards, layer_kinds, rope
+from olmo_stages.models import digests, families, guards, layer_kinds, memory, placement, rope
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.discovery import find_decoder
 from olmo_stages.models.sites import Decoder
@@ -32,7 +33,15 @@ class Loaded:
     decoder: Decoder
 
 
-def load(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Loaded:
+def load(
+    stage: Stage,
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    device: str,
+    quantisation: str = "none",
+    device_map: str | None = None,
+) -> Loaded:
     """Load a stage's model, or initialise one of the same shape at random.
 
     `stage.random_init` runs transformers' own `_init_weights` on the CPU from that seed: normal
@@ -46,7 +55,9 @@ def load(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Lo
         stage: which weights.
         checkpoint: from `locate`.
         dtype: `float32`, `bfloat16` or `float16`.
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda`; where the model goes that `device_map` does not place.
+        quantisation: `none`, `int8` or `int4` (a random initialisation too is quantised).
+        device_map: `auto` = accelerate spreads the blocks over all GPUs and the CPU.
 
     Returns:
         The model in eval mode; its weights are complete and finite, its layers are of the kinds and
@@ -56,32 +67,52 @@ def load(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Lo
         ModelError: the checkpoint cannot be used; says why.
     """
     import transformers  # late: it is slow
-    from safetensors import SafetensorError
 
     where = f"stage {stage.label} ({checkpoint.path})"
-    families.check_config(checkpoint.path)
+    families.check_config(checkpoint.path, quantisation)
     ropes = rope.expected(where, digests.read_config(checkpoint.path))
     if rope.differs(ropes):
         guards.check_transformers(transformers.__version__)
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-    try:
-        with _one_line():
-            model, info = _build(stage, checkpoint.path, dtype)
-    except ModelError:
-        raise
-    # What transformers raises for files that it cannot read or does not know.
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "; download or save it again" if isinstance(error, SafetensorError) else ""
-        raise ModelError(f"{where} cannot be loaded: {reason}{remedy}") from error
+    with _explained(where), _one_line():
+        placed = placement.options(checkpoint.path, dtype, device, quantisation, device_map)
+        model, info = _build(stage, checkpoint.path, dtype, placed)
+        if not placed:
+            model = model.to(device)
     guards.check_keys(where, info)
     guards.check_head(where, model)
-    model = model.to(device).eval().requires_grad_(requires_grad=False)
-    guards.check_finite(where, model)
+    model = model.eval().requires_grad_(requires_grad=False)
+    if not placed:
+        guards.check_finite(where, model)
+    elif stage.random_init is None:
+        placement.check_finite(where, checkpoint.path, dtype)
     decoder = find_decoder(model)
     layer_kinds.check_rotary(where, ropes, decoder.layer_types, decoder.rotary)
     return Loaded(stage, model, decoder)
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Say in one line what transformers says of files that it cannot read or does not know.
+
+    Raises:
+        ModelError: they cannot be loaded, or do not fit into memory.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except ModelError:
+        raise
+    except MemoryError as error:
+        raise ModelError(f"{where}: {memory.NOT_LOADED}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if memory.is_exhausted(error):
+            raise ModelError(f"{where}: {memory.NOT_LOADED}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = "; download or save it again" if isinstance(error, SafetensorError) else ""
+        raise ModelError(f"{where} cannot be loaded: {reason}{remedy}") from error
 
 
 @contextmanager
@@ -97,17 +128,33 @@ def _one_line() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _build(stage: Stage, path: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+def _build(
+    stage: Stage, path: Path, dtype: str, placed: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     """The model and which of its weights the checkpoint did not give it."""
     from transformers import AutoModelForCausalLM
 
     options = {"dtype": getattr(torch, dtype), "attn_implementation": ATTENTION}
     config = families.native_config(path)
-    if stage.random_init is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stage.random_init)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+    if stage.random_init is None:
+        return _read(path, config, {**options, **placed})
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stage.random_init)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+    if not placed:
         return model, {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
+    # Quantised and spread by the code that does it to trained weights, which reads files.
+    with tempfile.TemporaryDirectory(prefix="olmo-stages-") as folder:
+        model.save_pretrained(folder)
+        del model
+        return _read(Path(folder), config, {**options, **placed})
+
+
+def _read(path: Path, config: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+    from transformers import AutoModelForCausalLM
+
     # With output_loading_info the answer is a pair, which the type of from_pretrained leaves out.
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,

@@ -10,6 +10,10 @@ import torch
 from olmo_stages.errors import ModelError, OlmoStagesError
 
 REMEDIES = "use compute=int8 or compute=int4, compute.device_map=auto, or a shorter max_length"
+NOT_LOADED = (
+    "out of memory while loading; use compute=int8 or compute=int4, compute.device_map=auto, or a "
+    "device with more memory (olmo-stages plan says how much)"
+)
 
 # torch's CPU allocator and cuBLAS raise a plain RuntimeError.
 _NO_MEMORY = re.compile(

@@ -212,9 +212,28 @@ def test_the_key_changes_with_each_ingredient(
     }
     monkeypatch.setattr("olmo_stages.models.checkpoints.ATTENTION", "eager")
     found["attention"] = keys(make_source, stage)
-    monkeypatch.setattr("olmo_stages.models.checkpoints.QUANTISATION", "int8")
-    found["quantisation"] = keys(make_source, stage)
     assert len({base, *found.values()}) == 1 + len(found)
+
+
+def test_the_identity_depends_on_the_quantisation_and_not_on_devices(
+    make_source, stage, monkeypatch
+):
+    found = object()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: found)
+    identities = {
+        kind: make_source(quantisation=kind).identity(stage) for kind in ("none", "int8", "int4")
+    }
+    assert len({identity.key for identity in identities.values()}) == 3
+    assert identities["none"].quantisation == "none"
+    assert make_source(device="auto", device_map="auto").identity(stage) == identities["none"]
+
+
+def test_a_quantisation_that_is_not_installed_is_refused_before_the_checkpoint(
+    make_source, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="needs bitsandbytes"):
+        make_source(quantisation="int8")(Stage("mine", "custom", "/no/such/checkpoint"))
 
 
 def test_the_key_does_not_change_with_names(make_source, stage, dataset, checkpoint, tmp_path):

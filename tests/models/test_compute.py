@@ -6,9 +6,10 @@ import torch
 import yaml
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.models.compute import Compute
+from olmo_stages.models.compute import SCHEMES, Compute
 
-CONFIG = Path(__file__).parents[2] / "conf" / "compute" / "auto.yaml"
+FOLDER = Path(__file__).parents[2] / "conf" / "compute"
+CONFIG = FOLDER / "auto.yaml"
 
 
 def compute(**options):
@@ -23,7 +24,16 @@ def test_auto_dtype_is_float32_on_the_cpu():
 
 
 @pytest.mark.parametrize(
-    "options", [{"device": "tpu"}, {"dtype": "int3"}, {"token_budget": 0}, {"threads": 0}]
+    "options",
+    [
+        {"device": "tpu"},
+        {"dtype": "int3"},
+        {"token_budget": 0},
+        {"threads": 0},
+        {"quantisation": "int2"},
+        {"device_map": "balanced", "device": "auto"},
+        {"device_map": "auto", "device": "cpu"},
+    ],
 )
 def test_impossible_compute_settings_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
@@ -41,3 +51,14 @@ def test_the_default_configuration_is_complete_and_valid():
     assert options.pop("_target_") == f"{Compute.__module__}.{Compute.__qualname__}"
     assert set(options) == {field.name for field in dataclasses.fields(Compute)}
     assert Compute(**options).resolve_dtype() in {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_the_quantised_configurations_are_the_default_but_for_that(name):
+    options = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    assert options == {"defaults": ["auto"], "quantisation": name}
+
+
+def test_each_quantisation_has_an_identity_of_its_own():
+    assert SCHEMES["none"] == "none"  # as entries that were stored before it could be chosen say
+    assert len(set(SCHEMES.values())) == len(SCHEMES)

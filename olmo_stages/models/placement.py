@@ -1,0 +1,72 @@
+"""Models that do not lie on one device in full precision: quantised, or spread over devices."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from olmo_stages.errors import ModelError
+from olmo_stages.models import digests
+
+
+def options(
+    path: Path, dtype: str, device: str, quantisation: str, device_map: str | None
+) -> dict[str, Any]:
+    """What `from_pretrained` is told of quantisation and devices.
+
+    Args:
+        path: checkpoint directory.
+        dtype: of what is not quantised (embeddings, norms, head), and of the arithmetic.
+        device: `cpu` or `cuda`.
+        quantisation: `none`, `int8` or `int4`.
+        device_map: `auto` or None.
+
+    Returns:
+        Nothing for a model in full precision on one device.
+    """
+    if quantisation == "none" and device_map is None:
+        return {}
+    where = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
+    found: dict[str, Any] = {"device_map": device_map or where}
+    # What is saved quantised says so itself.
+    if quantisation != "none" and not digests.read_config(path).get("quantization_config"):
+        found["quantization_config"] = _bitsandbytes(quantisation, dtype)
+    return found
+
+
+def _bitsandbytes(quantisation: str, dtype: str) -> Any:  # noqa: ANN401 (a config of transformers)
+    from transformers import BitsAndBytesConfig
+
+    if quantisation == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def check_finite(where: str, path: Path, dtype: str) -> None:
+    """Refuse weight files with values that are not finite, before quantisation hides them.
+
+    One tensor at a time is read, since a quantised model no longer has the values, and a model
+    that is spread out keeps some of them off its devices.
+
+    Raises:
+        ModelError: names the first such weight.
+    """
+    from safetensors import safe_open
+
+    for file in digests.weight_files(path):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no mapping)
+                tensor = weights.get_tensor(name)
+                if not tensor.is_floating_point() or not tensor.numel():
+                    continue
+                low, high = (value.to(getattr(torch, dtype)) for value in tensor.aminmax())
+                if not bool(torch.isfinite(low) & torch.isfinite(high)):
+                    raise ModelError(
+                        f"{where}: weight {name} is not finite in {dtype}; download the checkpoint "
+                        "again or use compute.dtype=float32"
+                    )
