@@ -275,6 +275,12 @@ class Measurement:
     seed: int = 0
     note: str = ""
 
+    @property
+    def pairs_layers(self) -> bool:
+        """Whether it is about a pair of layers, and so no point of a curve over layers."""
+        named = self.metric.endswith("_map") or self.metric.startswith("best_match")
+        return named or self.reference_layer not in {None, self.layer}
+
 
 @dataclass(frozen=True, eq=False)
 class Result:

@@ -17,12 +17,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar, cast, get_args
 
-import numpy as np
-
 from olmo_stages.errors import ConfigError
 from olmo_stages.estimates import group_weights
-from olmo_stages.figures import heat_map, layer_curves, logarithmic
-from olmo_stages.figures.wording import decimals, written
 from olmo_stages.nested import RESOLUTION
 from olmo_stages.progress import progress
 from olmo_stages.similarity import choice
@@ -33,7 +29,8 @@ from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.measure import Fitted, PairTable
 from olmo_stages.similarity.rows import check_pair, chosen_rows, digest, owners_of
 from olmo_stages.similarity.sides import Plan, Side, read
-from olmo_stages.similarity.tidy import Labels, distances
+from olmo_stages.similarity.summary import caveats, figures, headline
+from olmo_stages.similarity.tidy import Labels
 from olmo_stages.types import (
     Activations,
     ActivationSource,
@@ -44,17 +41,6 @@ from olmo_stages.types import (
     Stage,
     check_choice,
 )
-
-MAJORITY = 0.5
-"""Share of the variance above which one dimension or row is warned about."""
-
-CURVES = {
-    "raw": "raw",
-    "standardised": "dominant dimensions scaled down",
-    "floor:raw": "floor: random initialisation",
-    "ceiling:raw": "ceiling: two halves of the stage",
-}
-"""Curves of the diagonal's figure."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +77,7 @@ class CKA:
     batch: int
     neighbours: int
     n_components: int
-    variance: float
+    variance: float | int
     n_resamples: int
     n_permutations: int
     n_permutations_also: int
@@ -103,13 +89,9 @@ class CKA:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check_choice("analysis.measure", self.measure, choice.TABLES)
-        for name in self.also:
-            check_choice("analysis.also", name, choice.TABLES + choice.FITTED)
+        self._check_measures()
         check_choice("analysis.site", self.site, get_args(Site))
         check_choice("analysis.position", self.position, get_args(Position))
-        if self.measure in self.also or len(set(self.also)) < len(self.also):
-            raise ConfigError(f"analysis.also={list(self.also)} names a measure twice")
         if self.layers is not None and not self.layers:
             raise ConfigError("analysis.layers=[] leaves no layer to compare; give some, or null")
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
@@ -132,6 +114,20 @@ class CKA:
         self.pair_tables()
         self.fitted()
 
+    def _check_measures(self) -> None:
+        if self.measure in choice.FITTED:
+            raise ConfigError(
+                f"analysis.measure={self.measure} has no map: choose from "
+                f"{', '.join(choice.TABLES)}, and name it in analysis.also=[{self.measure}]"
+            )
+        check_choice("analysis.measure", self.measure, choice.TABLES)
+        if isinstance(self.also, str):
+            raise ConfigError(f"analysis.also={self.also} must be a list: [{self.also}]")
+        for name in self.also:
+            check_choice("analysis.also", name, choice.TABLES + choice.FITTED)
+        if self.measure in self.also or len(set(self.also)) < len(self.also):
+            raise ConfigError(f"analysis.also={list(self.also)} names a measure twice")
+
     def pair_tables(self) -> tuple[PairTable, ...]:
         """Measures with pair tables, the main one first."""
         names = [self.measure, *(name for name in self.also if name in choice.TABLES)]
@@ -143,7 +139,7 @@ class CKA:
         """Measures that are fitted."""
         names = [name for name in self.also if name in choice.FITTED]
         return tuple(
-            choice.fitted(name, n_components=self.n_components, variance=self.variance)
+            choice.fitted(name, n_components=self.n_components, variance=float(self.variance))
             for name in names
         )
 
@@ -187,7 +183,6 @@ class _Run:
                 for measure in (*self.measures[1:], *self.fitted):
                     found.also(measure, variant)
                     advance()
-        self._caveats(found)
         if self.options.keep_tables:
             found.tensors |= {
                 "units": self.design.units,
@@ -198,9 +193,15 @@ class _Run:
         return Result(
             measurements=tuple(found.rows),
             tensors=found.tensors,
-            figures=self._figures(found),
-            headline=_headline(found),
-            warnings=tuple(self.warnings + found.warnings),
+            figures=figures(found),
+            headline=headline(found),
+            warnings=tuple(
+                dict.fromkeys([
+                    *self.warnings,
+                    *caveats(found, self.acts, self.options.n_permutations),
+                    *found.warnings,
+                ])
+            ),
         )
 
     def _stream(self, stage: Stage) -> Iterator[Activations]:
@@ -209,7 +210,7 @@ class _Run:
             stage,
             site=cast("Site", self.options.site),
             position=cast("Position", self.options.position),
-            layers=None if wanted is None else tuple(wanted),
+            layers=None if wanted is None else tuple(sorted(wanted)),
         )
 
     def _read(self, advance: Callable[[], None]) -> Findings:
@@ -297,135 +298,6 @@ class _Run:
             )
         if self.design.n_groups < 10:
             self.warnings.append(
-                f"{self.design.n_groups} groups: intervals over fewer than 10 are rough"
+                f"{self.design.n_groups} groups: intervals over fewer than 10 are rough, and over "
+                "fewer than 5 none is given"
             )
-
-    def _caveats(self, found: Findings) -> None:
-        """What a reader must know of the two sides."""
-        sides = [found.x] if found.y is found.x else [found.x, found.y]
-        if found.y is found.x:
-            self.warnings.append(
-                f"{self.stage.label} has no reference: its layers are compared with one another"
-            )
-        elif found.x.model_digest == found.y.model_digest:
-            self.warnings.append(
-                f"{found.x.label} and {found.y.label} have the same weights: every layer is "
-                "exactly 1 with itself"
-            )
-        if not found.aligned:
-            self.warnings.append(
-                f"{found.x.label} has layers {_span(found.x.indices)}, {found.y.label} "
-                f"{_span(found.y.indices)}: there is a map but no diagonal"
-            )
-        for side in sides:
-            self._warn_of_dominance(side)
-        self._say_left_out()
-
-    def _warn_of_dominance(self, side: Side) -> None:
-        top = [layer for layer in side.layers if layer.top_share > MAJORITY]
-        if top:
-            most = max(top, key=lambda layer: layer.top_share)
-            self.warnings.append(
-                f"{side.label}: one dimension holds over half of the variance in "
-                f"{len(top)} of {len(side.layers)} layers, most in layer {most.index} (dimension "
-                f"{most.top}, {most.top_share:.0%}); read variant `standardised`"
-            )
-        top = [layer for layer in side.layers if layer.row_share > MAJORITY]
-        if top:
-            most = max(top, key=lambda layer: layer.row_share)
-            self.warnings.append(
-                f"{side.label}: one example or token holds over half of the squared norm in "
-                f"{len(top)} of {len(side.layers)} layers, most in layer {most.index} "
-                f"({most.row_share:.0%}); the scores say little about the others"
-            )
-
-    def _say_left_out(self) -> None:
-        acts = self.acts
-        counts = [f"{count} {reason}" for reason, count in acts.left_out.items() if count]
-        if counts:
-            self.warnings.append(f"tokens left out of {len(acts.ids)} texts: {', '.join(counts)}")
-        if acts.n_at_sink:
-            self.warnings.append(
-                f"{acts.n_at_sink} of {len(acts.ids)} texts are read at the attention sink, "
-                "sequence position 0"
-            )
-        if acts.n_truncated:
-            self.warnings.append(
-                f"{acts.n_truncated} of {len(acts.ids)} texts were longer than the context and "
-                "lost their beginning"
-            )
-        if not self.options.random_init:
-            self.warnings.append("the floor, a random initialisation, was left out on request")
-        if not self.options.n_permutations:
-            self.warnings.append("no permutation null was run: analysis.n_permutations=0")
-
-    def _figures(self, found: Findings) -> dict[str, str]:
-        declared = self.main.declared
-        pair = f"{found.x.label} against {found.y.label}"
-        figures = {
-            f"map_{variant}": heat_map(
-                found.rows,
-                f"{declared.name}_map",
-                variant=variant,
-                title=f"{declared.title}, {pair}, {variant}",
-                value_label=declared.title,
-                limits=(0.0, 1.0),
-            )
-            for variant in VARIANTS
-        }
-        if found.aligned:
-            present = {row.variant for row in found.rows if row.metric == declared.name}
-            names = {name: it for name, it in CURVES.items() if name in present}
-            figures["diagonal"] = layer_curves(
-                found.rows,
-                declared.name,
-                title=f"{declared.title} by layer, {pair}",
-                y_label=declared.title,
-                variants=names,
-            )
-            own = [row for row in found.rows if row.metric == declared.name]
-            far = distances([row for row in own if row.variant in VARIANTS], declared.high)
-            if far:
-                figures["distance"] = logarithmic(
-                    layer_curves(
-                        far,
-                        declared.name,
-                        title=f"Distance by layer: 1 - {declared.title}, {pair}",
-                        y_label=f"1 - {declared.title}",
-                        variants={name: it for name, it in CURVES.items() if name in VARIANTS},
-                    )
-                )
-        return figures
-
-
-def _headline(found: Findings) -> dict[str, str | float | int | None]:
-    """The few numbers of the sweep's table."""
-    lead = found.lead
-    if lead is None:
-        best = found.rows[int(np.argmax([row.value for row in found.rows]))]
-        return {
-            "most alike": f"layers {best.layer} and {best.reference_layer}",
-            "there": best.value,
-        }
-    scores = lead.scores
-    i = int(scores.value.argmin())
-    low, high = lead.mean_ends
-    digits = decimals(float(scores.value[i]))
-    known = bool(np.isfinite(scores.low[i]) and np.isfinite(low))
-    headline: dict[str, str | float | int | None] = {
-        "lowest at layer": found.x.indices[i],
-        found.main.declared.name.replace("_", " "): float(scores.value[i]),
-        "95 % interval": f"[{scores.low[i]:.{digits}f}, {scores.high[i]:.{digits}f}]"
-        if known
-        else "",
-        "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
-        "mean": written(lead.mean, low, high) if known else written(lead.mean),
-    }
-    if lead.drop is not None:
-        headline["largest drop"] = f"{lead.drop.value:+.3f} at layer {lead.drop.layer}"
-    headline["note"] = lead.notes[i]
-    return headline
-
-
-def _span(layers: Sequence[int]) -> str:
-    return f"{layers[0]}-{layers[-1]} ({len(layers)})"

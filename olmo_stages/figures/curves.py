@@ -245,7 +245,7 @@ def _legend_of_symbols(lines: Sequence[_Line]) -> list[dict[str, Any]]:
 
 
 def _hover(row: Measurement) -> str:
-    return "<br>".join([layer_name(row.layer, row.layer_type), *numbers(row, "layers")])
+    return "<br>".join([layer_name(row.layer, row.layer_type), *numbers(row, "all that was tried")])
 
 
 def _layout(title: str, y_label: str, layers: Sequence[int]) -> dict[str, Any]:

@@ -84,7 +84,10 @@ def stage_matrix(
             "zmax": limits[1],
             "colorscale": "Cividis",
             "colorbar": {
-                "title": {"text": escape(metric.replace("_", " ")), "side": "right"},
+                "title": {
+                    "text": escape(metric.removesuffix("_stages").replace("_", " ")),
+                    "side": "right",
+                },
                 "thickness": 14,
             },
         }

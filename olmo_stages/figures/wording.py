@@ -11,6 +11,10 @@ TYPE_NAMES = {
 }
 
 
+SMALL = 5e-4
+"""Below this three decimals would show 0."""
+
+
 def escape(text: str) -> str:
     """Return text that plotly shows as it is: it understands a little HTML and `%{}`."""
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -35,7 +39,7 @@ def numbers(row: Measurement, over: str) -> list[str]:
 
     Args:
         row: the number.
-        over: what the family-wise p is over, e.g. `layers`.
+        over: what the family-wise p is over, e.g. `pairs of layers`.
 
     Returns:
         Lines of a hover text, the first of them the value; text from data is escaped.
@@ -62,7 +66,8 @@ def decimals(value: float, least: int = 3, most: int = 7) -> int:
 
 def written(value: float, low: float | None = None, high: float | None = None) -> str:
     """Return a number, with its interval where there is one, all with the decimals it needs."""
-    digits = decimals(value)
+    tiny = 0 < abs(value) < SMALL
+    form = ".1e" if tiny else f".{decimals(value)}f"
     if low is None or high is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        return format(value, form)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"

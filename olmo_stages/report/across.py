@@ -13,12 +13,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmo_stages.atomic import safe_name
 from olmo_stages.errors import ConfigError, OlmoStagesError, StoreError
+from olmo_stages.lineage import lineage_order
+from olmo_stages.models.compute import FULL_PRECISION, of_quantised
 from olmo_stages.records import (
     Recorded,
     Status,
@@ -31,7 +33,6 @@ from olmo_stages.records import (
     write,
 )
 from olmo_stages.records import canonical_json as canonical
-from olmo_stages.report.lineage import lineage_order
 from olmo_stages.types import Finished, Result
 
 FOLDER = "across"
@@ -134,6 +135,7 @@ def assemble(sweep_dir: Path, statuses: Sequence[Status]) -> list[Path]:
     """
     jobs, unread = _read_jobs(sweep_dir, statuses)
     groups = _groups(jobs, sweep_dir / FOLDER)
+    _warn_of_mixture(groups)
     made: list[Path] = []
     for group in groups:
         try:
@@ -216,8 +218,25 @@ def _assemble(group: _Group) -> bool:
         raise ConfigError(
             f"{module.__name__}.across returned {type(result).__name__}; return a Result or None"
         )
+    if (quantised := _quantisation(group)) != FULL_PRECISION:
+        result = replace(result, warnings=(of_quantised(quantised), *result.warnings))
     write(group.folder, result, _provenance(group, Times(start, now())))
     return True
+
+
+def _quantisation(group: _Group) -> str:
+    return group.key["pass"].get("quantisation", FULL_PRECISION)
+
+
+def _warn_of_mixture(groups: Sequence[_Group]) -> None:
+    """Say so if a sweep holds quantised and full-precision jobs, which its one table shows."""
+    found = sorted({_quantisation(group) for group in groups})
+    if len(found) > 1:
+        _logger.warning(
+            "the sweep mixes quantisations (%s): they are assembled apart; compare no number of "
+            "one with a number of another",
+            ", ".join(found),
+        )
 
 
 def _module(target: str) -> Any:  # noqa: ANN401  (a module, whose attributes are unknown)

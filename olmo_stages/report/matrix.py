@@ -34,7 +34,8 @@ def stage_tables(result: Result, order: Sequence[str], title: str, width: int = 
     for row in shown:
         by_type.setdefault(row.layer_type, {})[row.stage, row.reference] = row
     by_type = {"": by_type[""]} if "" in by_type else by_type
-    name = " · ".join([title, rows[0].metric.replace("_", " "), *filter(None, [rows[0].variant])])
+    metric = rows[0].metric.removesuffix("_stages").replace("_", " ")
+    name = " · ".join([title, metric, *filter(None, [rows[0].variant]), "over all layers"])
     tables = []
     for kind, cells in by_type.items():
         used = [label for label in order if any(label in pair for pair in cells)]

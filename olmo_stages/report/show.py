@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +13,9 @@ from rich.tree import Tree
 
 from olmo_stages import command, miniature
 from olmo_stages.activations.upkeep import EntryRow
+from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
 from olmo_stages.report.layout import NOTHING
-from olmo_stages.report.lineage import LineageKey, lineage_order
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.revisions.names import spelling, spellings_of
@@ -56,7 +57,9 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
         return f"{about.get('analysis', '')} {about.get('data', '')}", place(about.get("stage", ""))
 
     ordered = sorted(statuses, key=key)
-    console.print(sweep_table(ordered, folder.name, console.width), crop=False)
+    # A column means one thing: analyses have headlines of their own.
+    for _, jobs in groupby(ordered, key=lambda status: status.about.get("analysis", "")):
+        console.print(sweep_table(list(jobs), folder.name, console.width), crop=False)
     _line(console, f"sweep: {folder}   (again as a table: olmo-stages report {folder})")
     undone = any(status.state not in {"ok", "cached"} for status in statuses)
     if undone and (again := command.recorded(folder)) is not None:

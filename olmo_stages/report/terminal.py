@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from olmo_stages.figures.wording import decimals, written
+from olmo_stages.figures.wording import SMALL, decimals, written
 from olmo_stages.records import Job
 from olmo_stages.report.layout import NOTHING, needed_width, new_table, plain, unclipped, whole
 from olmo_stages.statuses import Status
@@ -179,11 +179,7 @@ def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
     Of a metric over pairs of layers (a map, or the best match of each layer) no row is kept: those
     about the same layer alone would pass for a whole column.
     """
-    maps = {
-        row.metric
-        for row in measurements
-        if row.metric.endswith("_map") or row.reference_layer not in {None, row.layer}
-    }
+    maps = {row.metric for row in measurements if row.pairs_layers}
     return [row for row in measurements if row.metric not in maps]
 
 
@@ -251,7 +247,7 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
     if row is None:
         return NOTHING
     digits = "+.3f" if row.metric.endswith(("difference", "change")) else ".3f"
-    if decimals(row.value) > 3:
+    if decimals(row.value) > 3 or (row.metric.endswith("change") and abs(row.value) < SMALL):
         ends = (row.ci_low, row.ci_high) if wide else (None, None)
         return written(row.value, *ends)
     text = plain(row.value, digits)

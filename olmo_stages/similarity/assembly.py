@@ -7,13 +7,14 @@ from itertools import combinations
 import numpy as np
 
 from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
+from olmo_stages.lineage import lineage_order
 from olmo_stages.similarity import choice
 from olmo_stages.similarity.design import Design
 from olmo_stages.similarity.features import VARIANTS, Variant
 from olmo_stages.similarity.inference import Scores, diagonal, from_error
 from olmo_stages.similarity.measure import Declared, PairTable
 from olmo_stages.similarity.tables import Comparison, Tables, standard_error
-from olmo_stages.similarity.tidy import Labels, at, distances
+from olmo_stages.similarity.tidy import Labels, at, colour_limits, distances
 from olmo_stages.types import Finished, Measurement, Result
 
 
@@ -28,7 +29,9 @@ class _Kept:
     kinds: tuple[str, ...]
 
     def tables(self, variant: Variant, design: Design, measure: PairTable) -> Tables:
-        packed = self.job.result.tensors[f"tables.{self.side}.{variant}"]
+        tensors = self.job.result.tensors
+        # Without a dominant dimension both variants are the same, and one is kept.
+        packed = tensors.get(f"tables.{self.side}.{variant}", tensors[f"tables.{self.side}.raw"])
         return Tables.unpacked(packed, design, measure.order)
 
 
@@ -55,6 +58,7 @@ def stage_matrices(jobs: Sequence[Finished]) -> Result | None:
     if len(stages) < 2:
         return None
     name = next(row.metric for row in jobs[0].result.measurements if row.metric.endswith("_map"))
+    # Tables are made already: only what the measure declares is needed, not its options.
     measure = choice.pair_table(name.removesuffix("_map"), batch=4, neighbours=1)
     rows = [
         row
@@ -71,7 +75,7 @@ def stage_matrices(jobs: Sequence[Finished]) -> Result | None:
 
 
 def _stages(jobs: Sequence[Finished]) -> list[_Kept]:
-    """Every stage once; a reference stands before the first stage that is compared with it."""
+    """Every stage once, references included, in the order of the lineage."""
     found: dict[str, _Kept] = {}
     own = {job.stage for job in jobs}
     for job in jobs:
@@ -82,7 +86,8 @@ def _stages(jobs: Sequence[Finished]) -> list[_Kept]:
             found.setdefault(job.reference, _kept(job.reference, job, "reference", kinds))
         kinds = {it.layer: it.layer_type for it in rows}
         found.setdefault(job.stage, _kept(job.stage, job, "stage", kinds))
-    return list(found.values())
+    place = lineage_order()
+    return sorted(found.values(), key=lambda kept: place(kept.label))
 
 
 def _kept(label: str, job: Finished, side: str, kinds: dict[int | None, str]) -> _Kept:
@@ -180,14 +185,14 @@ def _figures(
                 metric,
                 order=order,
                 title=f"{declared.title} of all stages, {variant}",
-                limits=_limits(own, metric),
+                limits=colour_limits([row for row in own if row.metric == metric]),
             )
         figures[f"best_match_{variant}"] = stage_matrix(
             own,
             "best_match_stages",
             order=order,
             title=f"Best-matching layer: {declared.title}, {variant}",
-            limits=_limits(own, "best_match_stages"),
+            limits=colour_limits([row for row in own if row.metric == "best_match_stages"]),
             symmetric=False,
         )
     curves = [
@@ -215,9 +220,3 @@ def _figures(
             )
         )
     return figures
-
-
-def _limits(rows: Sequence[Measurement], metric: str) -> tuple[float, float]:
-    """Colours from the next lower twentieth of the values: stages of a lineage are all near 1."""
-    lowest = min(row.value for row in rows if row.metric == metric)
-    return min(np.floor(lowest * 20) / 20, 0.95), 1.0

@@ -15,8 +15,10 @@ class Design:
     """Structure of the rows of a comparison.
 
     Args:
-        units: rows of one unit (the tokens of an example) are not independent.
-        groups: what is resampled and exchanged (documents); a union of units.
+        units: example of each row; the rows of one (its tokens) keep their order when rows are
+            permuted.
+        groups: what is independent (documents, paraphrases of one statement), and so left out of
+            the tables, resampled and exchanged; a union of units.
         blocks: indices of the rows that are compared with one another; one block unless a measure
             works on minibatches. Groups are never cut.
     """

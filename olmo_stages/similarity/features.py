@@ -19,7 +19,7 @@ COLUMNS = 512
 
 Variant = Literal["raw", "standardised"]
 VARIANTS: tuple[Variant, ...] = ("raw", "standardised")
-"""With dominant dimensions as they are, and scaled down to the median standard deviation."""
+"""With dominant dimensions as they are, and scaled down."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,9 @@ class Features:
         others: float32, zero mean in every dimension, and zero in the dominant ones.
         few: the dominant dimensions, centred.
         dominant: their indices: dimensions whose variance is far above the median.
-        shrink: factor that brings each of them to the median standard deviation.
+        shrink: factor that scales each of them down, the more the farther it dominates: to the
+            median variance from `OUTLYING` times the limit on. One just above the limit is treated
+            like one just below it, so that the two sides of a comparison do not part there.
         top: dimension with the largest variance.
         top_share: its share of the variance.
         norms: mean squared norm of a row, by variant.
@@ -93,17 +95,19 @@ class Features:
         # is no measure of that: beside a massive dimension every other one would count as dead.
         usual = np.quantile(variance, 0.9, method="lower")
         median = np.median(variance[variance > NEGLIGIBLE * usual])
-        dominant = np.flatnonzero(variance > OUTLYING * median)
+        limit = OUTLYING * median
+        dominant = np.flatnonzero(variance > limit)
+        target = np.maximum(median, limit**2 / variance[dominant])
         few = centred[:, dominant]
         centred[:, dominant] = 0
         top = int(variance.argmax())
         total = float(variance.sum())
-        surplus = float(variance[dominant].sum() - len(dominant) * median)
+        surplus = float((variance[dominant] - target).sum())
         return cls(
             others=centred,
             few=few,
             dominant=dominant,
-            shrink=np.sqrt(median / variance[dominant]),
+            shrink=np.sqrt(target / variance[dominant]),
             top=top,
             top_share=float(variance[top] / total),
             norms={"raw": total, "standardised": total - surplus},

@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Float
 
 from olmo_stages.errors import DataError
-from olmo_stages.estimates import interval
 from olmo_stages.similarity import refits
 from olmo_stages.similarity.canonical import few_rows
-from olmo_stages.similarity.design import permutations
+from olmo_stages.similarity.design import exchangeable_groups, permutations
 from olmo_stages.similarity.features import Variant
 from olmo_stages.similarity.inference import (
     Scores,
     diagonal,
+    ends_of,
     from_error,
     from_samples,
 )
@@ -24,6 +24,9 @@ from olmo_stages.similarity.sides import Plan, Side
 from olmo_stages.similarity.tables import Comparison, Tables, standard_error
 from olmo_stages.similarity.tidy import Labels, at
 from olmo_stages.types import Measurement
+
+MOVABLE = 0.5
+"""Share of groups that can change places, below which the null is no zero to calibrate against."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,9 @@ class Findings:
         shuffled = permutations(self.design, self.n_permutations, self.labels.seed)
         null = comparison.null(shuffled, advance)
         if self.keep_tables:
-            self.tensors[f"tables.stage.{variant}"] = x.packed()
-            self.tensors[f"tables.reference.{variant}"] = y.packed()
+            for name, side, tables in (("stage", self.x, x), ("reference", self.y, y)):
+                if variant == "raw" or any(layer.dominant for layer in side.layers):
+                    self.tensors[f"tables.{name}.{variant}"] = tables.packed()
         self.tensors[f"map.{variant}"] = comparison.value
         declared, n = self.main.declared, self.design.n_groups
         cells = from_error(comparison.value, comparison.error, n, declared)
@@ -114,9 +118,10 @@ class Findings:
         samples = comparison.resampled(self.weights)
         null = np.diagonal(null, axis1=1, axis2=2)
         scores = from_samples(diagonal(comparison), samples, n, declared)
-        scores = scores.against(null, declared.high)
-        if cells.p_max is not None:
-            scores = replace(scores, p_max=np.diagonal(cells.p_max))
+        if self.x is not self.y:  # else 1 by construction, which no null makes a finding
+            scores = scores.against(null, declared.high)
+            if cells.p_max is not None:
+                scores = replace(scores, p_max=np.diagonal(cells.p_max))
         floor = self._floor(x, variant)
         # Rounding can bring a score to 1, but not its error to 0.
         same = (scores.value == 1) & (np.diagonal(comparison.error) == 0)
@@ -126,7 +131,7 @@ class Findings:
         self._means(variant, scores.value, samples, null)
         drop = self._changes(variant, scores.value, samples)
         if variant == "raw":
-            mean = interval(samples.mean(axis=1), n)
+            mean = ends_of(samples.mean(axis=1), n)
             self.lead = Lead(scores, float(scores.value.mean()), mean, tuple(notes), drop)
 
     def _floor(self, x: Tables, variant: Variant) -> Scores | None:
@@ -147,14 +152,16 @@ class Findings:
     def _beside(self, variant: Variant, scores: Scores, floor: Scores | None) -> None:
         """Calibrated scores, floor and ceiling."""
         declared = self.main.declared
-        if scores.calibrated is not None:
+        movable = exchangeable_groups(self.design) / self.design.n_groups
+        if scores.calibrated is not None and movable >= MOVABLE:
             assert scores.calibrated_low is not None
             assert scores.calibrated_high is not None
             above = Scores(scores.calibrated, scores.calibrated_low, scores.calibrated_high)
             self.rows += self.labels.diagonal(f"{declared.name}_calibrated", variant, above)
         if floor is not None:
             own = replace(self.labels, reference=f"{self.labels.stage} (random)")
-            self.rows += own.diagonal(declared.name, f"floor:{variant}", floor)
+            notes = ["the stage randomly initialised"] * len(self.x.layers)
+            self.rows += own.diagonal(declared.name, f"floor:{variant}", floor, notes)
         lacking = [it.lacking["ceiling"] for it in self.x.layers if "ceiling" in it.lacking]
         if lacking and variant == "raw":
             self.warnings.append(f"the ceiling is left out: {lacking[0]}")
@@ -164,10 +171,13 @@ class Findings:
             errors = standard_error(np.stack([influence for _, influence in halves]))
             ceiling = from_error(value, errors, self.design.n_groups, declared)
             own = replace(self.labels, reference=self.labels.stage)
-            self.rows += own.diagonal(declared.name, f"ceiling:{variant}", ceiling)
+            notes = ["two halves of the stage's dimensions; no upper bound"] * len(value)
+            self.rows += own.diagonal(declared.name, f"ceiling:{variant}", ceiling, notes)
 
     def _best_matches(self, variant: Variant, cells: Scores) -> None:
         """For each layer of the stage the layer of the reference that is most like it."""
+        # The best of several is no single test: only the p over the whole map allows for that.
+        cells = replace(cells, p=None)
         for i, j in enumerate(cells.value.argmax(axis=1).tolist()):
             self.rows.append(
                 self.labels.row(
@@ -205,10 +215,10 @@ class Findings:
             return None
         change, changes = np.diff(value), np.diff(samples, axis=1)
         at_fall = int(change.argmin())
-        share = float((changes.argmin(axis=1) == at_fall).mean())
+        share = float((np.nan_to_num(changes).argmin(axis=1) == at_fall).mean())
         largest: Measurement | None = None
         for i in range(len(change)):
-            ends = interval(changes[:, i], self.design.n_groups)
+            ends = ends_of(changes[:, i], self.design.n_groups)
             low, high = (it if np.isfinite(it) else None for it in ends)
             row = self.labels.row(
                 f"{self.main.declared.name}_change",
@@ -218,10 +228,13 @@ class Findings:
                 ci_high=high,
                 layer=self.x.indices[i + 1],
                 layer_type=self.x.kinds[i + 1],
-                note=f"largest fall, in {share:.0%} of resamples too" if i == at_fall else "",
+                note=self._step(i),
             )
+            # A fall that resampling does not tell from none is not one.
+            if i == at_fall and high is not None and high < 0:
+                row = replace(row, note=f"largest fall, in {share:.0%} of resamples too")
+                largest = row
             self.rows.append(row)
-            largest = row if i == at_fall else largest
         return largest
 
     def also(self, measure: PairTable | Fitted, variant: Variant) -> None:
@@ -231,7 +244,12 @@ class Findings:
         try:
             self._also(measure, variant)
         except DataError as error:
-            self.warnings.append(f"{measure.declared.name}, {variant}, left out: {error}")
+            self.warnings.append(f"{measure.declared.name} left out: {error}")
+
+    def _step(self, i: int) -> str:
+        """From which layer a change is counted, where it is not the one before."""
+        before, after = self.x.indices[i], self.x.indices[i + 1]
+        return "" if after == before + 1 else f"from layer {before}"
 
     def _also(self, measure: PairTable | Fitted, variant: Variant) -> None:
         declared, n_parts = measure.declared, self.design.n_groups

@@ -13,6 +13,10 @@ ROUNDING = 1e-5
 """Scores of a permutation and of the data that are closer than this count as tied."""
 
 
+FEWEST = 5
+"""Independent groups below which no interval is given."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """One score a cell (a layer, or a pair of layers), with its inference.
@@ -88,6 +92,8 @@ def from_error(
         n: independent parts behind the errors.
         declared: of the measure; intervals end at its range.
     """
+    if n < FEWEST:
+        error = np.where(error == 0, 0.0, np.nan)
     ends = [
         fisher_interval(float(v), float(e), n) for v, e in zip(value.flat, error.flat, strict=True)
     ]
@@ -101,8 +107,15 @@ def from_samples(
     declared: Declared,
 ) -> Scores:
     """Scores with bootstrap intervals, which end at the range of the measure."""
-    ends = [interval(samples[:, layer], n_groups) for layer in range(len(value))]
+    ends = [ends_of(samples[:, layer], n_groups) for layer in range(len(value))]
     return _bounded(value, np.array(ends).T, declared)
+
+
+def ends_of(samples: Float[np.ndarray, " resample"], n_groups: int) -> tuple[float, float]:
+    """Ends of a bootstrap interval; NaN where so few groups vary that they would be made up."""
+    if n_groups < FEWEST and np.ptp(samples) > 0:
+        return float("nan"), float("nan")
+    return interval(samples, n_groups)
 
 
 def _bounded(

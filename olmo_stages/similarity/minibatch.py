@@ -27,7 +27,7 @@ class MinibatchCKA:
 
     def __post_init__(self) -> None:
         if self.batch is None or self.batch < 4:
-            raise ConfigError(f"a minibatch of {self.batch} rows is too small; give at least 4")
+            raise ConfigError(f"analysis.batch={self.batch}: a minibatch has at least 4 rows")
 
     @property
     def declared(self) -> Declared:

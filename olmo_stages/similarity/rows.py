@@ -93,7 +93,7 @@ def _read(acts: Activations) -> tuple[list[int], list[int]]:
 
 def digest(acts: Activations, rows: Int[np.ndarray, " chosen"]) -> UInt8[np.ndarray, " byte"]:
     """Identity of what is compared, 32 bytes: examples, tokens, and the rows of them."""
-    parts = [repr(acts.ids), repr(acts.token_ids), repr(rows.tolist())]
+    parts = [repr(acts.ids), repr(acts.token_ids), repr(_read(acts)), repr(rows.tolist())]
     found = hashlib.sha256("\n".join(parts).encode()).digest()
     return np.frombuffer(found, dtype=np.uint8)
 

@@ -183,11 +183,11 @@ def _pair_tables(
     for batch, rows in blocks:
         grams = features.grams(VARIANTS, None if batch is None else rows)
         row_share = max(row_share, float(np.diag(grams["raw"]).max() / len(features.others)))
-        units = plan.designs[batch].units[rows]
+        groups = plan.designs[batch].groups[rows]
         for measure in (it for it in plan.tables if it.batch == batch):
             name = measure.declared.name
             try:
-                for variant, table in _by_variant(measure, grams, units):
+                for variant, table in _by_variant(measure, grams, groups):
                     tables.setdefault((name, variant), []).append(table)
             except DataError as error:
                 if measure is plan.tables[0]:
@@ -199,14 +199,14 @@ def _pair_tables(
 def _by_variant(
     measure: PairTable,
     grams: dict[Variant, np.ndarray],
-    units: Int[np.ndarray, " member"],
+    groups: Int[np.ndarray, " member"],
 ) -> list[tuple[Variant, np.ndarray]]:
     """Tables of one block; variants with the same Gram matrix share one."""
     made: dict[int, np.ndarray] = {}
     found: list[tuple[Variant, np.ndarray]] = []
     for variant, gram in grams.items():
         if id(gram) not in made:
-            made[id(gram)] = measure.table(gram, units)
+            made[id(gram)] = measure.table(gram, groups)
         found.append((variant, made[id(gram)]))
     return found
 
@@ -253,5 +253,5 @@ def _tables(values: np.ndarray, measure: PairTable, design: Design) -> Tables:
         part = values[rows]
         if not part.any():
             raise DataError(f"a random half of the dimensions, {values.shape[1]}, does not vary")
-        blocks.append(measure.table(part @ part.T, design.units[rows])[None])
+        blocks.append(measure.table(part @ part.T, design.groups[rows])[None])
     return Tables(tuple(blocks), measure.order)

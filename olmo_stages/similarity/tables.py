@@ -283,8 +283,11 @@ def fisher_interval(value: float, error: float, n: int) -> tuple[float, float]:
     """
     if error == 0:
         return value, value
-    z = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
-    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * error / max(1 - value**2, 1e-12)
+    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * error
+    if not half < 1 - abs(value):
+        # The transformation is for errors that are small beside the distance from the end.
+        return float(value - half), float(value + half)
+    z, half = np.arctanh(value), half / (1 - value**2)
     return float(np.tanh(z - half)), float(np.tanh(z + half))
 
 

@@ -1,5 +1,6 @@
 """Scores as measurements."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,10 +121,18 @@ def distances(rows: Sequence[Measurement], top: float) -> list[Measurement]:
             ci_low=below(row.ci_high),
             ci_high=below(row.ci_low),
             null=None,
+            p=None,
+            p_max=None,
         )
         for row in rows
         if row.value < top
     ]
+
+
+def colour_limits(rows: Sequence[Measurement]) -> tuple[float, float]:
+    """Colours from the next lower twentieth of the values to 1: stages of a lineage are near 1."""
+    lowest = min(row.value for row in rows)
+    return min(math.floor(lowest * 20) / 20, 0.95), 1.0
 
 
 def at(scores: Scores, cell: int | tuple[int, int]) -> dict[str, float | None]:

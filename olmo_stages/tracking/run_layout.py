@@ -62,11 +62,7 @@ def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
     Those that share a layer would overwrite one another, and those about the same layer on both
     sides alone would pass for the metric's curve.
     """
-    maps = {
-        row.metric
-        for row in measurements
-        if row.metric.endswith("_map") or row.reference_layer not in {None, row.layer}
-    }
+    maps = {row.metric for row in measurements if row.pairs_layers}
     return [row for row in measurements if row.metric not in maps]
 
 

@@ -141,6 +141,7 @@ def test_an_analysis_sees_finished_jobs_with_their_results(sweep, module):
         {"seed": 1},
         {"format": "chat_fixed"},
         {"dtype": "bfloat16"},
+        {"quantisation": "bitsandbytes-nf4-double"},
         {"data": "manners"},
     ],
 )
@@ -153,6 +154,21 @@ def test_jobs_that_differ_in_what_changes_a_number_are_apart(sweep, difference):
         assert names == ["mine.manners", "mine.truth"]
     else:
         assert all(name.startswith("mine.truth.") for name in names)
+
+
+@pytest.mark.usefixtures("module")
+def test_quantised_and_full_precision_jobs_of_a_sweep_are_apart_with_a_warning(sweep, caplog):
+    full = finish(sweep, quantisation="none")
+    found = assemble(sweep, [full, finish(sweep, DPO, SFT, quantisation="none")])
+    assert not caplog.messages
+    assert read(found[0]).result.warnings == ()
+    found = assemble(sweep, [full, finish(sweep, DPO, SFT, quantisation="bitsandbytes-x")])
+    assert [
+        text for text in caplog.messages if "mixes quantisations (bitsandbytes-x, none)" in text
+    ]
+    notes = {pairs(folder)[0][0]: read(folder).result.warnings for folder in found}
+    assert notes["think_sft"] == ()
+    assert notes["think_dpo"][0].startswith("weights are quantised (bitsandbytes-x)")
 
 
 @pytest.mark.usefixtures("module")
