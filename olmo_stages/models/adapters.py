@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from olmo_stages.errors import ModelError
 from olmo_stages.models import adapter_files, derived, digests, families
@@ -47,7 +48,7 @@ _HANDLED = {
     "use_rslora",
 }
 # The others (pissa, olora, corda, loftq, lora_ga) also change the weights of the base.
-_INITS = {True, False, None, "gaussian", "eva", "orthogonal"}
+_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 _NO_IDENTITY = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
 
 
@@ -119,7 +120,8 @@ def changes(adapter: Adapter, base: Path) -> dict[str, Change]:
     found: dict[str, Change] = {}
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer):
-            found[f"{name}.weight"] = Change(_merging(module), torch.float32)
+            what = f"adapter {adapter.path}: weight {name}"
+            found[f"{name}.weight"] = Change(_merging(module, what), torch.float32)
         elif isinstance(module, ModulesToSaveWrapper):
             trained = module.modules_to_save["default"]
             for part, values in trained.named_parameters():
@@ -156,16 +158,20 @@ def _attach(adapter: Adapter, base: Path) -> Any:  # noqa: ANN401  (a PeftModel)
     if getattr(config.get_text_config(), "tie_word_embeddings", False):
         _check_untied(where, adapter.config)
     try:
+        weights = load_file(adapter.path / adapter_files.WEIGHTS)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        with warnings.catch_warnings():
+        _hollow(model)
+        # The adapter is initialised at random first; nobody else's random numbers shall move.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # keys that do not fit are refused below
-            attached = peft.PeftModel.from_pretrained(
-                model, str(adapter.path), low_cpu_mem_usage=True, torch_device="cpu"
-            )
+            said = peft.LoraConfig.from_pretrained(str(adapter.path))
+            attached = peft.PeftModel(model, said)
             wanted = set(peft.get_peft_model_state_dict(attached, save_embedding_layers=False))
-        with safe_open(adapter.path / adapter_files.WEIGHTS, framework="pt") as opened:
-            held = set(opened.keys())
+            # In float32, since peft rounds the product to the dtype of its factors.
+            values = {name: value.float() for name, value in weights.items()}
+            # "low_cpu_mem_usage": put in place, since a hollow tensor cannot be written to.
+            peft.set_peft_model_state_dict(attached, values, low_cpu_mem_usage=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         lines = (str(error).strip() or type(error).__name__).splitlines()
         reason = " ".join(line.strip() for line in lines[:2])
@@ -173,7 +179,7 @@ def _attach(adapter: Adapter, base: Path) -> Any:  # noqa: ANN401  (a PeftModel)
             f"{where} does not fit {base}: {reason}; give the model it was trained on as "
             "model.parent"
         ) from error
-    for names, said in ((held - wanted, "holds"), (wanted - held, "lacks")):
+    for names, said in ((set(weights) - wanted, "holds"), (wanted - set(weights), "lacks")):
         if names:
             raise ModelError(
                 f"{where} {said} {min(names)}, unlike an adapter of its {adapter_files.CONFIG} on "
@@ -182,14 +188,28 @@ def _attach(adapter: Adapter, base: Path) -> Any:  # noqa: ANN401  (a PeftModel)
     return attached
 
 
-def _merging(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:  # noqa: ANN401
+def _hollow(model: torch.nn.Module) -> None:
+    """Weights of the right shape that take no memory, all elements being one.
+
+    Not of the device "meta": peft would move the adapter there, and adding something from there
+    to real weights changes nothing, without a word.
+    """
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            hollow = torch.zeros(()).expand(parameter.shape)
+            setattr(module, name, torch.nn.Parameter(hollow, requires_grad=False))
+
+
+def _merging(module: Any, what: str) -> Callable[[torch.Tensor], torch.Tensor]:  # noqa: ANN401
     def merge(values: torch.Tensor) -> torch.Tensor:
         layer = module.get_base_layer()
         empty = layer.weight
         layer.weight = torch.nn.Parameter(values.float(), requires_grad=False)
-        module.merge(safe_merge=True)  # which refuses what is not finite
+        module.merge()
         merged = layer.weight.data
         layer.weight = empty
+        if not bool(merged.isfinite().all()):
+            raise ModelError(f"{what} is not finite once merged; save the adapter again")
         return merged.contiguous()
 
     return merge

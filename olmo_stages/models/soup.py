@@ -44,9 +44,12 @@ def soup_key(ingredients: Sequence[Ingredient]) -> str:
     """Identity of a soup: the identities of its members' weights, and their shares.
 
     The order of the members is no part of it, nor how a checkpoint is named: the shares of two
-    members with the same weights are added.
+    members with the same weights are added, and a soup of one has the identity of that member.
     """
-    shares = [[it.digest, it.weight.hex()] for it in _distinct(ingredients)]
+    distinct = _distinct(ingredients)
+    if len(distinct) == 1:
+        return distinct[0].digest
+    shares = [[it.digest, it.weight.hex()] for it in distinct]
     return digests.digest({"soup": VERSION, "members": shares})
 
 
@@ -66,11 +69,11 @@ def ensure_soup(ingredients: Sequence[Ingredient], cache: Path) -> tuple[Path, s
     """
     distinct = _distinct(ingredients)
     tokenizer = _tokenizer(ingredients)
-    key = soup_key(ingredients)
-    if len(distinct) == 1 and tokenizer == distinct[0].path:
-        return distinct[0].path, distinct[0].digest
+    key, cut = soup_key(ingredients), digests.tokenizer_digest(tokenizer)
+    if len(distinct) == 1 and cut == digests.tokenizer_digest(distinct[0].path):
+        return distinct[0].path, key
     _check_configs(distinct)
-    folder_key = digests.digest([key, digests.tokenizer_digest(tokenizer)])
+    folder_key = digests.digest([key, cut])
 
     def write(folder: Path) -> None:
         first = distinct[0].path
