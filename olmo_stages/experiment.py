@@ -16,7 +16,7 @@ from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import checkpoints, digests
-from olmo_stages.models.compute import Compute
+from olmo_stages.models.compute import FULL_PRECISION, Compute, of_quantised
 from olmo_stages.records import Job, Recorded
 from olmo_stages.soups import common_root, is_miniature
 from olmo_stages.stages import MINIATURE, catalogue, lookup
@@ -118,7 +118,8 @@ class Experiment:
         found = None if self.force else _finished(folder)
         if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
-            result = replace(result, warnings=(*formats.warnings, *result.warnings))
+            told = (*formats.warnings, *_of_quantisation(source.identity(self.model).quantisation))
+            result = replace(result, warnings=(*told, *result.warnings))
             provenance = records.provenance(
                 job=job.describe(),
                 config=config,
@@ -214,6 +215,10 @@ def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
             f"{model.label} has {size} tokens, but {small[-1]} is of the miniature family "
             f"(size=tiny, {len(vocabulary())} tokens); give the size of your model, e.g. size=7b"
         )
+
+
+def _of_quantisation(quantisation: str) -> tuple[str, ...]:
+    return () if quantisation == FULL_PRECISION else (of_quantised(quantisation),)
 
 
 def _show(formats: Formats) -> None:

@@ -9,6 +9,7 @@ import pytest
 from olmo_stages import records
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages.models.compute import Compute
 from olmo_stages.stages import conf_folder, custom, lookup
 from olmo_stages.types import Example, Measurement, Result, Stage
 from tests.chat_tokenizers import INSTRUCT, THINK, byte_level, small_model
@@ -127,6 +128,16 @@ def test_mixed_formats_by_choice_are_told_in_the_result_and_on_the_terminal(run,
     assert first in said
     assert "- think     '" in said
     assert "+ instruct  '" in said
+
+
+def test_a_result_of_quantised_weights_says_so(run, monkeypatch):
+    assert run("raw").result.warnings == ("its own",)
+    # The scheme alone, so that the test needs no library: the numbers are those of full precision.
+    monkeypatch.setattr(Compute, "resolve_quantisation", lambda _self: "bitsandbytes-x")
+    outcome = run("raw")
+    assert not outcome.cached
+    assert outcome.result.warnings[0].startswith("weights are quantised (bitsandbytes-x)")
+    assert records.read(outcome.folder).result.warnings == outcome.result.warnings
 
 
 def test_a_finished_mixed_job_is_not_handed_out_without_the_choice(run):

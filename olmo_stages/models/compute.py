@@ -15,6 +15,7 @@ SCHEMES: Mapping[str, str] = {
     "int4": "bitsandbytes-nf4-double",
 }
 """How the weights are quantised, as the identity of activations spells it, by what is asked for."""
+FULL_PRECISION = SCHEMES["none"]
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,11 @@ class Compute:
         if self.dtype != "auto":
             return self.dtype
         return "bfloat16" if self.resolve_device() == "cuda" else "float32"
+
+
+def of_quantised(scheme: str) -> str:
+    """What a result of quantised weights tells its reader."""
+    return (
+        f"weights are quantised ({scheme}): both sides are, and no number here may be set beside "
+        "one of full-precision weights"
+    )
