@@ -11,6 +11,9 @@ TYPE_NAMES = {
 }
 
 
+MOST = 7
+"""Decimals that float32 activations can bear."""
+
 SMALL = 5e-4
 """Below this three decimals would show 0."""
 
@@ -53,7 +56,7 @@ def numbers(row: Measurement, over: str) -> list[str]:
     return parts
 
 
-def decimals(value: float, least: int = 3, most: int = 7) -> int:
+def decimals(value: float, least: int = 3, most: int = MOST) -> int:
     """How many decimals a number needs so that what is not quite 1 is not shown as 1.
 
     Returns:
@@ -65,9 +68,19 @@ def decimals(value: float, least: int = 3, most: int = 7) -> int:
 
 
 def written(value: float, low: float | None = None, high: float | None = None) -> str:
-    """Return a number, with its interval where there is one, all with the decimals it needs."""
-    tiny = 0 < abs(value) < SMALL
-    form = ".1e" if tiny else f".{decimals(value)}f"
+    """Return a number, with its interval where there is one, all with the decimals they need."""
+    if 0 < abs(value) < SMALL:
+        form = ".1e"
+    else:
+        digits = max(decimals(value), 0 if high is None else decimals(high))
+        # An interval whose ends look the same says less than it could.
+        while low != high and _same(low, high, digits) and digits < MOST:
+            digits += 1
+        form = f".{digits}f"
     if low is None or high is None:
         return format(value, form)
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _same(low: float | None, high: float | None, digits: int) -> bool:
+    return low is not None and high is not None and round(low, digits) == round(high, digits)

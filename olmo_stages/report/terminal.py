@@ -247,7 +247,10 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
     if row is None:
         return NOTHING
     digits = "+.3f" if row.metric.endswith(("difference", "change")) else ".3f"
-    if decimals(row.value) > 3 or (row.metric.endswith("change") and abs(row.value) < SMALL):
+    same = wide and row.ci_low != row.ci_high and _rounded(row.ci_low) == _rounded(row.ci_high)
+    tiny = row.metric.endswith("change") and abs(row.value) < SMALL
+    near = max(decimals(row.value), decimals(row.ci_high or 0.0) if wide else 0) > 3
+    if same or tiny or near:
         ends = (row.ci_low, row.ci_high) if wide else (None, None)
         return written(row.value, *ends)
     text = plain(row.value, digits)
@@ -257,6 +260,10 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
         short = digits.replace("3", "2") if kept else digits
         text += f" [{plain(row.ci_low, short)}, {plain(row.ci_high, short)}]"
     return text
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _p(row: Measurement | None) -> str:

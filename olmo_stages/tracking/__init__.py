@@ -27,6 +27,7 @@ from olmo_stages.types import Measurement, Result, check_choice
 Mode = Literal["auto", "online", "offline"]
 
 _LONGEST_NAME = 128
+_LARGEST_FILE = 20e6  # bytes; pair tables of many rows are for this machine
 _UPLOAD_PATIENCE = 3.0  # in units of timeout_s; what is not uploaded then stays on disk
 
 _logger = logging.getLogger(__name__)
@@ -303,7 +304,10 @@ def _artifact(copy: _Copy) -> Any:  # noqa: ANN401  (wandb is imported late)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{copy.job.analysis}-{copy.job.run_id}")
     artifact = wandb.Artifact(name, type="result", metadata={"result_digest": copy.digest})
     for file in (MEASUREMENTS, TENSORS):
-        artifact.add_file(str(copy.folder / file), name=file, skip_cache=True)
+        if (copy.folder / file).stat().st_size <= _LARGEST_FILE:
+            artifact.add_file(str(copy.folder / file), name=file, skip_cache=True)
+        else:
+            _warn_once(f"W&B: {file} of over {_LARGEST_FILE / 1e6:.0f} MB stays on disk only")
     return artifact
 
 
