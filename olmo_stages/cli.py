@@ -48,6 +48,23 @@ def run(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None
     launch.main(arguments or [])
 
 
+@app.command("plan")
+def plan_run(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="The words of a run: model=think_sft,think_dpo ...")
+    ] = None,
+    format: Shown = "text",
+) -> None:
+    """Say what a run needs of memory, disk and time, before anything is downloaded."""
+    from olmo_stages import launch, plan
+
+    needs = plan.plan(launch.compose(arguments or []))
+    if format == "json":
+        typer.echo(plan.to_json(needs))
+    else:
+        plan.show(needs)
+
+
 @app.command()
 def stages(
     size: Annotated[str | None, typer.Option(help="Only stages of this size.")] = None,

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -126,6 +128,31 @@ def task(cfg: Any) -> None:  # noqa: ANN401  (a DictConfig, which the type hook 
             write_status(folder, _failed(name, overrides, started, explain(error)))
         except StoreError as unwritten:
             _launch.error = _launch.error or unwritten
+
+
+def compose(arguments: Sequence[str]) -> list[Any]:
+    """The jobs that a command line stands for, built and not run.
+
+    Args:
+        arguments: `key=value` words; several values with commas make several jobs, as with -m.
+
+    Returns:
+        An `Experiment` for each.
+
+    Raises:
+        ConfigError: the words stand for no job; one line.
+    """
+    words = [it for it in arguments if it not in {"-m", "--multirun"}]
+    try:
+        parsed = OverridesParser.create().parse_overrides(words)
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return [
+                hydra.utils.instantiate(hydra.compose("config", job), _convert_="all")
+                for job in jobs
+            ]
+    except _KNOWN as error:
+        raise ConfigError(explain(error)) from error
 
 
 def _warn_of_study(settings: Any) -> None:  # noqa: ANN401  (DictConfig)

@@ -40,3 +40,56 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("olmo2", "32b"): Shape(64, 1, 4096),
 }
 """Shape by family and size."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How large the matrices of a family are in one size.
+
+    Args:
+        d_model: width of the residual stream.
+        d_ff: width of the MLP.
+        n_heads: query heads.
+        n_kv_heads: key and value heads.
+        n_embeddings: rows of the embedding and of the vocabulary head, which are not tied.
+    """
+
+    d_model: int
+    d_ff: int
+    n_heads: int
+    n_kv_heads: int
+    n_embeddings: int
+
+    @property
+    def attention(self) -> int:
+        """Width of queries, keys and values of a token together."""
+        return self.d_model * (self.n_heads + 2 * self.n_kv_heads) // self.n_heads
+
+    @property
+    def block_matrices(self) -> int:
+        """Weights of a block's matrices, which are what quantisation makes smaller."""
+        return self.d_model * (self.attention + self.d_model) + 3 * self.d_model * self.d_ff
+
+    @property
+    def block_rows(self) -> int:
+        """Output rows of a block's matrices, each of which 8-bit weights give a scale."""
+        return self.attention + self.d_model + 2 * self.d_ff + self.d_model
+
+    def parameters(self, n_layers: int) -> int:
+        """Parameters of the whole model: embeddings, blocks with four norms, final norm, head."""
+        d_key = self.d_model * self.n_kv_heads // self.n_heads
+        norms = self.d_model + d_key + 2 * self.d_model
+        outside = 2 * self.n_embeddings * self.d_model + self.d_model
+        return n_layers * (self.block_matrices + norms) + outside
+
+
+# The same sources.
+WIDTHS: Mapping[tuple[str, str], Widths] = {
+    ("olmo3", "7b"): Widths(4096, 11008, 32, 32, 100278),
+    ("olmo3", "32b"): Widths(5120, 27648, 40, 8, 100278),
+    ("olmo2", "1b"): Widths(2048, 8192, 16, 16, 100352),
+    ("olmo2", "7b"): Widths(4096, 11008, 32, 32, 100352),
+    ("olmo2", "13b"): Widths(5120, 13824, 40, 40, 100352),
+    ("olmo2", "32b"): Widths(5120, 27648, 40, 8, 100352),
+}
+"""Widths by family and size, of the released sizes."""
