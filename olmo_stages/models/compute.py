@@ -100,6 +100,6 @@ class Compute:
 def of_quantised(scheme: str) -> str:
     """What a result of quantised weights tells its reader."""
     return (
-        f"weights are quantised ({scheme}): both sides are, and no number here may be set beside "
-        "one of full-precision weights"
+        f"weights are quantised ({scheme}), on both sides of a comparison: set no number of this "
+        "result beside one of full-precision weights"
     )

@@ -87,7 +87,9 @@ def load(
         guards.check_finite(where, model)
     elif stage.random_init is None:
         placement.check_finite(where, checkpoint.path, dtype)
-    decoder = find_decoder(model)
+    placement.settle(model)
+    with placement.running(where, quantisation):
+        decoder = find_decoder(model)
     layer_kinds.check_rotary(where, ropes, decoder.layer_types, decoder.rotary)
     return Loaded(stage, model, decoder)
 

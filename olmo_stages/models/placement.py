@@ -1,5 +1,7 @@
 """Models that do not lie on one device in full precision: quantised, or spread over devices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,38 @@ def _bitsandbytes(quantisation: str, dtype: str) -> Any:  # noqa: ANN401 (a conf
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
+
+
+def settle(model: torch.nn.Module) -> None:
+    """Let 4-bit weights on the CPU be unpacked in one way on every processor.
+
+    bitsandbytes repacks them for processors with AVX-512, which fails for matrices that are no
+    multiple of its blocks and rounds in another way.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (not in its type)
+
+
+@contextmanager
+def running(where: str, quantisation: str) -> Iterator[None]:
+    """Say in one line that bitsandbytes cannot compute a model on this device.
+
+    Raises:
+        ModelError: it cannot.
+    """  # noqa: DOC501 (what else goes wrong passes through)
+    try:
+        yield
+    except ModelError:
+        raise
+    except (AssertionError, RuntimeError, NotImplementedError, ImportError) as error:
+        if quantisation == "none":
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{where}: compute={quantisation} does not run on this device ({reason}); use "
+            "compute=auto, another GPU, or a newer one: pip install -U bitsandbytes"
+        ) from error
 
 
 def check_finite(where: str, path: Path, dtype: str) -> None:

@@ -11,7 +11,7 @@ from transformers import Olmo3Config
 from transformers.models.olmo3 import Olmo3ForCausalLM
 
 from olmo_stages.errors import ConfigError, ModelError
-from olmo_stages.models import families, guards
+from olmo_stages.models import families, guards, placement
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.checkpoints import Checkpoint
 from olmo_stages.models.discovery import find_decoder
@@ -202,3 +202,20 @@ def test_quantisation_without_its_library_names_what_to_install(monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install 'olmo-stages\[quantised\]'"):
         compute(quantisation="int4").resolve_quantisation()
     assert compute().resolve_quantisation() == "none"
+
+
+@needs_bitsandbytes
+def test_4_bit_weights_of_any_shape_run_on_the_cpu(released):
+    assert load_here(released(), quantisation="int4").decoder.blocks
+
+
+def test_a_device_that_cannot_compute_quantised_weights_is_one_line():
+    with (
+        pytest.raises(
+            ModelError, match=r"compute=int4 does not run on this device \(no kernel\); use"
+        ),
+        placement.running("here", "int4"),
+    ):
+        raise AssertionError("no kernel\nfor this")
+    with pytest.raises(RuntimeError, match="a bug"), placement.running("here", "none"):
+        raise RuntimeError("a bug")
