@@ -35,11 +35,11 @@ def stage_tables(result: Result, order: Sequence[str], title: str, width: int = 
         by_type.setdefault(row.layer_type, {})[row.stage, row.reference] = row
     by_type = {"": by_type[""]} if "" in by_type else by_type
     metric = rows[0].metric.removesuffix("_stages").replace("_", " ")
-    name = " · ".join([title, metric, *filter(None, [rows[0].variant]), "over all layers"])
+    name = " · ".join([title, metric, *filter(None, [rows[0].variant])])
     tables = []
     for kind, cells in by_type.items():
         used = [label for label in order if any(label in pair for pair in cells)]
-        full = " · ".join([name, *filter(None, [kind.replace("_", " ")])])
+        full = f"{name} · {kind.replace('_', ' ') or 'over all layers'}"
         table = _matrix(cells, used, full, numbered=False)
         if needed_width(table) > width:
             table = _matrix(cells, used, full, numbered=True)

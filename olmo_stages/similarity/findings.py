@@ -117,11 +117,12 @@ class Findings:
         declared, n = self.main.declared, self.design.n_groups
         samples = comparison.resampled(self.weights)
         null = np.diagonal(null, axis1=1, axis2=2)
+        if self.x is self.y:  # 1 by construction, which no null makes a finding
+            null = null[:0]
         scores = from_samples(diagonal(comparison), samples, n, declared)
-        if self.x is not self.y:  # else 1 by construction, which no null makes a finding
-            scores = scores.against(null, declared.high)
-            if cells.p_max is not None:
-                scores = replace(scores, p_max=np.diagonal(cells.p_max))
+        scores = scores.against(null, declared.high)
+        if scores.p is not None and cells.p_max is not None:
+            scores = replace(scores, p_max=np.diagonal(cells.p_max))
         floor = self._floor(x, variant)
         # Rounding can bring a score to 1, but not its error to 0.
         same = (scores.value == 1) & (np.diagonal(comparison.error) == 0)
@@ -232,7 +233,8 @@ class Findings:
             )
             # A fall that resampling does not tell from none is not one.
             if i == at_fall and high is not None and high < 0:
-                row = replace(row, note=f"largest fall, in {share:.0%} of resamples too")
+                said = f"largest fall, in {share:.0%} of resamples too"
+                row = replace(row, note="; ".join(filter(None, [said, row.note])))
                 largest = row
             self.rows.append(row)
         return largest
@@ -253,16 +255,17 @@ class Findings:
 
     def _also(self, measure: PairTable | Fitted, variant: Variant) -> None:
         declared, n_parts = measure.declared, self.design.n_groups
+        n_permutations = 0 if self.x is self.y else self.n_permutations_also
         if isinstance(measure, PairTable):
             design = self.plan.design(measure)
-            shuffled = permutations(design, self.n_permutations_also, self.labels.seed)
+            shuffled = permutations(design, n_permutations, self.labels.seed)
             comparison = Comparison(
                 self.x.tables(measure, variant), self.y.tables(measure, variant), design
             )
             null = np.diagonal(comparison.null(shuffled), axis1=1, axis2=2)
             value, errors = diagonal(comparison), np.diagonal(comparison.error)
         else:
-            shuffled = permutations(self.design, self.n_permutations_also, self.labels.seed)
+            shuffled = permutations(self.design, n_permutations, self.labels.seed)
             sides = (self.x.reduced(measure, variant), self.y.reduced(measure, variant))
             groups = self.design.groups
             value = refits.scores(measure, *sides, groups)
