@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from plotly.io import from_json
 from scipy.stats import ortho_group
 
 from olmo_stages.errors import ConfigError
@@ -12,7 +11,6 @@ from olmo_stages.similarity.choice import FITTED, TABLES
 from olmo_stages.types import Analysis
 from tests.fakes import BASE, THINK
 from tests.similarity.analysed import (
-    DPO,
     QUICK,
     cka,
     compare,
@@ -80,14 +78,14 @@ def test_identical_stages_are_exactly_1_and_say_so():
     values = unrelated().make(BASE)
     source = given({"base": values, "think_sft": values})
     source.change = lambda acts: replace(acts, model_digest="the same")
-    result = compare(source, also=["mutual_knn", "procrustes"])
+    result = compare(source, also=["mutual_knn", "procrustes", "svcca", "pwcca"])
     for variant in ("raw", "standardised"):
         for row in rows(result, "debiased_cka", variant):
             assert (row.value, row.ci_low, row.ci_high) == (1, 1, 1)
             assert row.note == "identical: exactly 1"
     assert warned(result, "think_sft and base", "same weights", "exactly 1")
-    assert all(row.value == pytest.approx(1, abs=1e-9) for row in rows(result, "procrustes"))
-    assert all(row.value == 1 for row in rows(result, "mutual_knn"))
+    for name in ("procrustes", "svcca", "pwcca", "mutual_knn"):
+        assert all(row.value == 1 for row in rows(result, name))
     assert not faults(result)
 
 
@@ -205,7 +203,10 @@ def test_best_matches_are_the_largest_of_their_rows(found):
     for row in rows(found, "best_match"):
         best = max((it for it in cells if it.layer == row.layer), key=lambda it: it.value)
         assert (row.value, row.reference_layer) == (best.value, best.reference_layer)
-        assert (row.p, row.p_max, row.ci_low) == (best.p, best.p_max, best.ci_low)
+        assert (row.p_max, row.ci_low, row.ci_high) == (best.p_max, best.ci_low, best.ci_high)
+        # The best of several is no single test.
+        assert row.p is None
+        assert best.p is not None
 
 
 def test_changes_from_layer_to_layer(found):
@@ -213,9 +214,7 @@ def test_changes_from_layer_to_layer(found):
     changes = rows(found, "debiased_cka_change")
     assert [row.layer for row in changes] == [1, 2]
     assert [row.value for row in changes] == pytest.approx(np.diff(value).tolist(), abs=1e-12)
-    noted = [row.note for row in changes]
-    assert "largest fall" in noted[int(np.argmin(np.diff(value)))]
-    assert "" in noted
+    assert all(row.ci_low < row.value < row.ci_high for row in changes)
 
 
 def massive(*, shared):
@@ -241,15 +240,6 @@ def test_one_massive_dimension_is_warned_about_and_standardised():
     assert abs(rows(apart, "debiased_cka", layer=1)[0].value) < 0.3
 
 
-def test_one_huge_row_is_warned_about():
-    rng = np.random.default_rng(0)
-    values = {name: rng.normal(size=(2, 40, 32)) for name in ("base", "think_sft")}
-    values["base"][1, 7] += 100
-    result = compare(given(values), **QUICK)
-    assert warned(result, "base:", "over half of the squared norm", "in 1 of 2 layers", "layer 1")
-    assert not warned(result, "think_sft:", "squared norm")
-
-
 @pytest.mark.parametrize("name", [*TABLES[1:], *FITTED])
 def test_every_measure_can_stand_beside_the_main_one(name):
     result = compare(related(n=60), also=[name], **QUICK)
@@ -260,7 +250,7 @@ def test_every_measure_can_stand_beside_the_main_one(name):
         assert all(row.null < row.value for row in found)
         if name not in {"svcca", "pwcca"}:
             assert all(row.ci_low < row.value < row.ci_high for row in found)
-    assert not warned(result, f"{name}, raw, left out")
+    assert not warned(result, f"{name} left out")
     if name in LITERAL and name != "mutual_knn":
         source = related(n=60)
         x, y = source.make(THINK), source.make(BASE)
@@ -289,7 +279,7 @@ def test_every_measure_of_tables_can_be_the_main_one(name):
 def test_a_measure_that_cannot_be_had_costs_nothing_else(source, options, why):
     lacking = options["also"][0]
     result = compare(source, **options, **QUICK)
-    assert warned(result, f"{lacking}, raw, left out", why)
+    assert warned(result, f"{lacking} left out", why)
     assert lacking not in {row.metric for row in result.measurements}
     assert len(rows(result, "rsa")) == len(rows(result, "debiased_cka")) == 3
 
@@ -302,17 +292,6 @@ def test_the_same_seed_gives_the_same_bits(found):
     other = compare(related(layer_types=TYPES), n_halves=2, seed=1)
     ends = [[row.ci_low for row in rows(it, "debiased_cka")] for it in (found, other)]
     assert ends[0] != ends[1]
-
-
-def test_figures_can_be_drawn(found):
-    assert {"map_raw", "map_standardised", "diagonal"} <= set(found.figures)
-    for text in found.figures.values():
-        assert from_json(text).data
-    curves = {trace.name for trace in from_json(found.figures["diagonal"]).data}
-    assert {
-        "floor: random initialisation",
-        "ceiling: two halves of the stage (no upper bound)",
-    } <= curves
 
 
 def test_every_number_is_finite_and_within_its_interval(found):
@@ -336,20 +315,13 @@ def test_tables_are_kept_only_on_request(found):
     assert without.tensors["map.raw"].ravel().tolist() == value
 
 
-def test_the_headline_is_about_the_least_similar_layer(found):
-    lowest = min(rows(found, "debiased_cka"), key=lambda row: row.value)
-    assert found.headline["lowest at layer"] == lowest.layer
-    assert found.headline["debiased cka"] == lowest.value
-    assert found.headline["p (max)"] == lowest.p_max
-    (mean,) = rows(found, "debiased_cka_mean", layer_type="")
-    assert f"{mean.value:.3f}" in found.headline["mean"]
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"measure": "cka"}, ["'cka'", "debiased_cka"]),
-        ({"measure": "procrustes"}, ["'procrustes'", "choose from"]),
+        ({"measure": "procrustes"}, ["=procrustes", "choose from debiased_cka", "[procrustes]"]),
+        ({"measure": "svcca"}, ["=svcca has no map", "analysis.also=[svcca]"]),
+        ({"also": "svcca"}, ["analysis.also=svcca", "must be a list: [svcca]"]),
         ({"also": ["ccka"]}, ["'ccka'", "pwcca"]),
         ({"also": ["rsa", "rsa"]}, ["rsa", "twice"]),
         ({"also": ["debiased_cka"]}, ["debiased_cka", "twice"]),
@@ -363,7 +335,7 @@ def test_the_headline_is_about_the_least_similar_layer(found):
         ({"n_permutations_also": -1}, ["n_permutations_also=-1", "at least 0"]),
         ({"n_halves": -2}, ["n_halves=-2", "at least 0"]),
         ({"tokens_per_example": 0}, ["tokens_per_example=0", "1 or more"]),
-        ({"measure": "minibatch_cka", "batch": 3}, ["3 rows", "at least 4"]),
+        ({"measure": "minibatch_cka", "batch": 3}, ["analysis.batch=3", "at least 4"]),
         ({"also": ["mutual_knn"], "neighbours": 0}, ["neighbours=0", "at least 1"]),
         ({"also": ["procrustes"], "n_components": 0}, ["n_components=0", "at least 1"]),
         ({"also": ["svcca"], "variance": 1.5}, ["variance=1.5", "at most 1"]),
@@ -373,10 +345,3 @@ def test_a_bad_option_names_its_value_and_the_remedy(options, words):
     with pytest.raises(ConfigError) as caught:
         cka(**options)
     assert all(word in str(caught.value) for word in words), caught.value
-
-
-def test_a_stage_name_of_html_is_shown_as_it_is():
-    odd = replace(DPO, name="<b>odd</b>")
-    result = compare(related(), stage=odd, **QUICK)
-    for text in result.figures.values():
-        assert "<b>odd" not in from_json(text).layout.title.text

@@ -16,6 +16,45 @@ def test_revisions_come_by_step_and_main_last(tmp_path, capsys):
     assert rows == [names[2], names[1], names[0]]
 
 
+def finished(stage, analysis, **headline):
+    about = {"stage": stage, "analysis": analysis, "data": "truth"}
+    return Status(f"{stage}.{analysis}", "ok", headline=headline, about=about)
+
+
+def headings(text):
+    """Lines with names of columns."""
+    return [line.split() for line in text.splitlines() if "auroc" in line or "mean cka" in line]
+
+
+def test_analyses_of_a_sweep_have_a_table_each(tmp_path, capsys):
+    jobs = [
+        finished(stage, analysis, **head)
+        for stage in ("base", "think_sft")
+        for analysis, head in (("probe", {"auroc": 0.9}), ("cka", {"mean cka": 0.5}))
+    ]
+    show_sweep(jobs, tmp_path)
+    text = capsys.readouterr().out
+    assert sorted(("auroc" in line, "cka" in line) for line in headings(text)) == [
+        (False, True),
+        (True, False),
+    ]
+    lines = [line.split() for line in text.splitlines() if line.rstrip().endswith(" ok")]
+    assert [(line[0], line[-2]) for line in lines] == [
+        ("base", "0.500"),
+        ("think_sft", "0.500"),
+        ("base", "0.900"),
+        ("think_sft", "0.900"),
+    ]
+    assert not any("-" in line for line in lines)
+
+
+def test_one_analysis_on_several_data_sets_has_one_table(tmp_path, capsys):
+    jobs = [finished("base", "probe", auroc=0.9), finished("think_sft", "probe", auroc=0.8)]
+    jobs[1].about["data"] = "manners"
+    show_sweep(jobs, tmp_path)
+    assert len(headings(capsys.readouterr().out)) == 1
+
+
 @pytest.mark.parametrize(("state", "shown"), [("failed", 1), ("ok", 0)])
 def test_the_command_is_shown_once_where_something_is_missing(tmp_path, capsys, state, shown):
     command.record(tmp_path, "run.py", ["-m", "model=a,b", "outputs=here there"])

@@ -296,3 +296,25 @@ def test_rounding_never_shows_an_interval_without_its_value():
     assert terminal._number(near_one, wide=True) == "0.999 [0.995, 1.000]"
     middle = Measurement("auroc", 0.7, "base", layer=0, ci_low=0.65, ci_high=0.75)
     assert terminal._number(middle, wide=True) == "0.700 [0.65, 0.75]"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("cka_change", -1.2e-4, "-1.2e-04 [-1.8e-04, -6.0e-05]"),
+        ("cka_change", -0.012, "-0.012 [-0.02, -0.01]"),
+    ],
+)
+def test_small_changes_are_not_shown_as_none(metric, value, shown):
+    small = Measurement(metric, value, "base", layer=1, ci_low=value * 1.5, ci_high=value / 2)
+    assert terminal._number(small, wide=True).startswith(shown)
+
+
+def test_rows_about_pairs_of_layers_are_no_curve():
+    about = {"reference": "base", "layer": 1}
+    assert Measurement("cka_map", 0.5, "a", **about, reference_layer=1).pairs_layers
+    assert Measurement("best_match", 0.5, "a", **about, reference_layer=1).pairs_layers
+    assert Measurement("best_match_stages", 0.5, "a", **about, reference_layer=1).pairs_layers
+    assert Measurement("cka", 0.5, "a", **about, reference_layer=2).pairs_layers
+    assert not Measurement("cka", 0.5, "a", **about, reference_layer=1).pairs_layers
+    assert not Measurement("auroc", 0.5, "a", **about).pairs_layers

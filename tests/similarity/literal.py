@@ -37,7 +37,7 @@ def tables(measure, layers, design, variant="raw"):
     """Pair tables in the precision of the layers, by the way that the analysis goes."""
     features = [Features.of(layer, RESOLUTION, "layer") for layer in layers]
     blocks = tuple(
-        np.stack([measure.table(f.gram(variant, rows), design.units[rows]) for f in features])
+        np.stack([measure.table(f.gram(variant, rows), design.groups[rows]) for f in features])
         for rows in design.blocks
     )
     return Tables(blocks, measure.order)
@@ -82,6 +82,22 @@ def cka(k, L):
 
 def debiased_cka(x, y):
     return cka(x @ x.T, y @ y.T)
+
+
+def debiased_cka_of_groups(x, y, groups):
+    """Cosine of what is left of the inner products between groups without row and column effects.
+
+    The effects solve the equations that every row sums to zero, written out in full.
+    """
+    groups = np.asarray(groups)
+    between = (groups[:, None] != groups).astype(float)
+    left = []
+    for side in (x, y):
+        table = between * (side @ side.T)
+        effect = np.linalg.solve(np.diag(between.sum(axis=1)) + between, table.sum(axis=1))
+        left.append(table - between * (effect[:, None] + effect))
+    k, L = left
+    return (k * L).sum() / np.sqrt((k * k).sum() * (L * L).sum())
 
 
 def biased_cka(x, y):

@@ -11,7 +11,7 @@ from olmo_stages.analyses.cka import across
 from olmo_stages.types import Finished
 from tests.fakes import BASE, THINK
 from tests.similarity.analysed import DPO, QUICK, compare, faults, given, related, rows, warned
-from tests.similarity.literal import LITERAL
+from tests.similarity.literal import debiased_cka_of_groups
 
 TYPES = ["sliding_attention", "sliding_attention", "full_attention"]
 # Tables are kept in 16 bits: 1e-3 over the square root of the number of pairs of rows, here 780.
@@ -41,7 +41,7 @@ def pairs(result, metric):
     return list(dict.fromkeys((row.stage, row.reference) for row in rows(result, metric)))
 
 
-def test_all_pairs_are_there_in_the_order_of_the_jobs(found):
+def test_all_pairs_are_there_in_the_order_of_the_lineage(found):
     assert pairs(found, "debiased_cka_stages") == PAIRS
     assert found.headline["stages"] == 3
     assert not found.warnings
@@ -81,7 +81,8 @@ def test_the_pairs_of_the_jobs_are_theirs(source, found):
 @pytest.mark.parametrize(("stage", "reference"), [(DPO, BASE), (BASE, DPO), (BASE, THINK)])
 def test_best_matches_are_those_of_brute_force_in_either_direction(source, found, stage, reference):
     x, y = source.make(stage), source.make(reference)
-    every = np.array([[LITERAL["debiased_cka"](a, b) for b in y] for a in x])
+    groups = np.repeat(np.arange(20), 2)
+    every = np.array([[debiased_cka_of_groups(a, b, groups) for b in y] for a in x])
     best = rows(found, "best_match_stages", stage=stage.label, reference=reference.label)
     assert [row.layer for row in best] == [0, 1, 2, None]
     for row in best[:3]:
@@ -111,14 +112,55 @@ def test_every_number_is_finite_and_within_its_interval(found):
     assert all(row.ci_low is not None for row in found.measurements)
 
 
-def test_order_is_that_of_the_jobs(source):
-    figures = across(chain(source)).figures
+def test_order_is_that_of_the_lineage_whatever_that_of_the_jobs(source, found):
+    figures = found.figures
     assert {"stages_raw", "best_match_raw", "stages_standardised", "diagonals"} <= set(figures)
     assert all(from_json(text).data for text in figures.values())
     matrix = from_json(figures["stages_raw"]).layout
     assert list(matrix.xaxis.ticktext) == ["base", "think_sft", "think_dpo"]
-    turned = across(chain(source)[::-1]).figures
-    assert list(from_json(turned["stages_raw"]).layout.xaxis.ticktext)[-1] == "think_sft"
+    turned = across(chain(source)[::-1])
+    assert turned.measurements == found.measurements
+    assert from_json(turned.figures["stages_raw"]).layout.xaxis.ticktext == matrix.xaxis.ticktext
+
+
+def test_a_stage_of_no_lineage_comes_last(source):
+    odd = replace(DPO, name="a_soup")
+    jobs = [Finished("a_soup", "base", compare(source, odd, BASE, **QUICK)), *chain(source)]
+    assert pairs(across(jobs), "debiased_cka_stages")[-1] == ("a_soup", "think_dpo")
+
+
+def test_colours_are_those_of_the_data(found):
+    metrics = {"stages": "debiased_cka_stages", "best_match": "best_match_stages"}
+    for name, metric in metrics.items():
+        values = [row.value for row in rows(found, metric)]
+        (trace, *_) = from_json(found.figures[f"{name}_raw"]).data
+        assert trace.zmax == 1
+        assert min(values) - 0.05 < trace.zmin <= min(values)
+
+
+def with_massive(stage_name):
+    """Three stages; in layer 1 of one of them a dimension is a hundred times the others."""
+    values = {stage.name: related().make(stage) for stage in (BASE, THINK, DPO)}
+    values[stage_name][1, :, 5] *= 100
+    return given(values)
+
+
+def test_standardised_tables_are_kept_where_a_dimension_dominates_and_raw_ones_serve_else():
+    source = with_massive("think_dpo")
+    jobs = chain(source)
+    kept = [{name for name in job.result.tensors if name.endswith(".standardised")} for job in jobs]
+    assert kept == [{"map.standardised"}, {"map.standardised", "tables.stage.standardised"}]
+    found = across(jobs)
+    direct = compare(source, DPO, BASE, **QUICK)
+    for variant in ("raw", "standardised"):
+        far = rows(found, "debiased_cka_stages", variant, stage="think_dpo", reference="base")
+        for row, expected in zip(far[:3], rows(direct, "debiased_cka", variant), strict=True):
+            assert row.value == pytest.approx(expected.value, abs=PACKED)
+    raw, scaled = (
+        rows(found, "debiased_cka_stages", it, stage="think_dpo", reference="base", layer=1)[0]
+        for it in ("raw", "standardised")
+    )
+    assert scaled.value > raw.value + 0.1
 
 
 def test_no_activation_is_read(source):

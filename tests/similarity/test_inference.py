@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.similarity.design import permutations
-from olmo_stages.similarity.inference import Scores, diagonal, from_error, from_samples
+from olmo_stages.similarity.inference import Scores, diagonal, ends_of, from_error, from_samples
 from olmo_stages.similarity.linear import BiasedCKA, DebiasedCKA
 from tests.similarity import literal
 from tests.similarity.literal import design_of
@@ -65,8 +65,37 @@ def test_intervals_end_at_the_range_of_the_measure():
     found = from_error(value, error, 20, BiasedCKA().declared)
     assert found.low.shape == (1, 2)
     assert found.low[0, 0] == 0.0
-    assert found.low[0, 1] < 0.9 < found.high[0, 1] < 1.0
-    assert from_error(value, error, 20, DECLARED).low[0, 0] < 0
+    assert found.low[0, 1] < 0.9
+    assert found.high.max() == 1.0
+    cosine = from_error(value, error, 20, DECLARED)
+    assert -1.0 <= cosine.low[0, 0] < 0
+    assert from_error(np.array([-0.9]), np.array([0.5]), 20, DECLARED).low == -1.0
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_below_five_groups_there_is_no_interval_but_of_what_does_not_vary(n):
+    value, error = np.array([0.5, 1.0]), np.array([0.1, 0.0])
+    found = from_error(value, error, n, DECLARED)
+    assert np.isnan([found.low[0], found.high[0]]).all()
+    assert (found.low[1], found.high[1]) == (1, 1)
+    spread = np.random.default_rng(0).normal(size=200)
+    assert np.isnan(ends_of(spread, n)).all()
+    samples = np.stack([0.5 + 0.01 * spread, np.ones(200)], axis=1)
+    found = from_samples(value, samples, n, DECLARED)
+    assert np.isnan([found.low[0], found.high[0]]).all()
+
+
+def test_of_five_groups_there_is_one():
+    found = from_error(np.array([0.5]), np.array([0.1]), 5, DECLARED)
+    assert found.low < 0.4 < 0.6 < found.high
+    spread = np.random.default_rng(0).normal(size=200)
+    low, high = ends_of(spread, 5)
+    assert low < -1 < 1 < high
+
+
+def test_a_score_near_1_is_known_to_its_error():
+    found = from_error(np.array([1 - 1e-9]), np.array([1e-9]), 20, DECLARED)
+    assert 1 - 1e-8 < found.low < 1 - 1e-9 < found.high <= 1
 
 
 def test_an_unknown_error_is_no_interval():

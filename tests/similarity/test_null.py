@@ -115,8 +115,8 @@ def test_p_is_uniform_if_the_sides_are_independent(n, structure):
 
 def test_p_is_too_small_if_related_rows_are_permuted_singly():
     design = design_of(48, groups=np.repeat(np.arange(16), 3))
-    singly = permutations(design_of(48), 99, 1)
-    p = p_values(design, independent(design, 150), singly)
+    alone = design_of(48)
+    p = p_values(alone, independent(design, 150), permutations(alone, 99, 1))
     assert np.mean(p <= 0.05) > 0.15
 
 

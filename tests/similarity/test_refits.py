@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.similarity import refits
-from olmo_stages.similarity.canonical import SVCCA
+from olmo_stages.similarity.canonical import PWCCA, SVCCA
 from olmo_stages.similarity.design import permutations
 from olmo_stages.similarity.procrustes import Procrustes
 from tests.similarity.literal import design_of, related
@@ -22,6 +22,18 @@ def test_scores_are_those_of_each_layer():
     groups = np.arange(60)
     expected = [MEASURE.score(a, b, groups) for a, b in zip(x, y, strict=True)]
     assert refits.scores(MEASURE, x, y, groups).tolist() == expected
+
+
+@pytest.mark.parametrize("measure", [MEASURE, SVCCA(0.5), PWCCA(0.5)])
+def test_the_same_numbers_on_both_sides_are_exactly_1(measure):
+    x, y = prepared(measure=measure)
+    assert refits.scores(measure, x, [layer.copy() for layer in x], np.arange(60)).tolist() == [
+        1,
+        1,
+    ]
+    found = refits.scores(measure, x, [x[0], y[1]], np.arange(60))
+    assert found[0] == 1
+    assert found[1] < 0.99
 
 
 def test_the_jackknife_leaves_each_part_of_the_groups_out():

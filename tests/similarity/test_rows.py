@@ -9,7 +9,7 @@ from olmo_stages.errors import DataError, PairingError
 from olmo_stages.similarity.rows import check_pair, chosen_rows, digest, owners_of
 from tests.fakes import BASE, THINK
 from tests.similarity.analysed import QUICK, compare, related, rows, unrelated, warned
-from tests.similarity.literal import LITERAL
+from tests.similarity.literal import debiased_cka_of_groups
 
 PAIRS = np.repeat(np.arange(10), 2)
 
@@ -89,8 +89,9 @@ def test_both_stages_are_read_at_the_chosen_rows_and_it_is_said():
     result = compare(source, max_rows=11, **QUICK)
     kept = choose(source, most=11)
     x, y = source.make(THINK)[0, kept], source.make(BASE)[0, kept]
+    expected = debiased_cka_of_groups(x, y, PAIRS[kept])
     (row,) = rows(result, "debiased_cka", layer=0)
-    assert row.value == pytest.approx(LITERAL["debiased_cka"](x, y), abs=1e-5)
+    assert row.value == pytest.approx(expected, abs=1e-5)
     assert (row.n, row.n_groups) == (10, 5)
     assert warned(result, "10 of 20 examples", "max_rows=11")
     assert not warned(compare(source, **QUICK), "are compared (")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from olmo_stages.errors import DataError
 from olmo_stages.estimates import group_weights, interval
-from olmo_stages.similarity.linear import DebiasedCKA
+from olmo_stages.similarity.linear import BiasedCKA, DebiasedCKA
 from olmo_stages.similarity.minibatch import MinibatchCKA
 from olmo_stages.similarity.tables import fisher_interval, standard_error
 from tests.similarity.literal import (
@@ -245,18 +246,49 @@ def test_no_error_is_no_interval(value):
     assert fisher_interval(value, 0.0, 20) == (value, value)
 
 
-@pytest.mark.parametrize("value", [1 - 1e-15, 1.0, -1.0, 0.999999])
-def test_intervals_stay_in_range(value):
-    low, high = fisher_interval(value, 1e-3, 20)
-    assert -1 <= low <= high <= 1
+@pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_near_the_end_is_as_short_as_its_error(distance, sign):
+    """Not [-1, 1]: there z is so steep that an error would span it all."""
+    value = sign * (1 - distance)
+    for error in (0.1 * distance, distance, 10 * distance):
+        low, high = fisher_interval(value, error, 20)
+        half = stats.t.ppf(0.975, 19) * error
+        assert low <= value <= high
+        # Where z is used, near the end one side is longer by up to e, the other shorter.
+        assert half < high - low < 3 * half
+
+
+@pytest.mark.parametrize("value", [1 - 1e-15, 1.0, -1.0, 0.999999, 0.2])
+def test_an_error_larger_than_the_distance_from_the_end_is_taken_as_it_is(value):
+    """The ends may lie beyond the range of a cosine; who knows the range of the measure clips."""
+    half = stats.t.ppf(0.975, 19) * 0.5
+    assert fisher_interval(value, 0.5, 20) == pytest.approx((value - half, value + half))
+
+
+@pytest.mark.parametrize("value", [0.999999, 0.9, 0.0, -0.9])
+def test_an_interval_of_a_small_error_stays_in_range(value):
+    low, high = fisher_interval(value, 0.4 * (1 - abs(value)), 20)
+    assert -1 < low < value < high < 1
 
 
 def test_one_group_has_no_error():
     x, y = related(30)
-    found = compare(DebiasedCKA(), x, y, design_of(30, groups=[0] * 30))
+    # Of the debiased measures one group is refused.
+    found = compare(BiasedCKA(), x, y, design_of(30, groups=[0] * 30))
     assert np.isfinite(found.value).all()
     assert np.isnan(found.error).all()
     assert np.isnan(fisher_interval(0.5, float(found.error[0, 0]), 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "why"),
+    [([0] * 30, "1 independent"), ([0] * 15 + [*range(1, 16)], "holds 15 of 30 rows")],
+)
+def test_debiased_measures_refuse_groups_with_nothing_to_compare(groups, why):
+    x, y = related(30)
+    with pytest.raises(DataError, match=why):
+        compare(DebiasedCKA(), x, y, design_of(30, groups=groups))
 
 
 def test_standard_error_is_that_of_a_mean():

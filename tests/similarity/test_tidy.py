@@ -1,9 +1,10 @@
 """Scores as measurements."""
 
 import numpy as np
+import pytest
 
 from olmo_stages.similarity.inference import Scores
-from olmo_stages.similarity.tidy import Labels, at
+from olmo_stages.similarity.tidy import SMALLEST, Labels, at, colour_limits, distances
 
 LABELS = Labels(
     stage="think_sft",
@@ -47,6 +48,26 @@ def test_turned_it_is_about_the_other_side():
     assert (turned.stage, turned.reference) == ("base", "think_sft")
     assert (turned.layers, turned.kinds) == (LABELS.others, LABELS.other_kinds)
     assert turned.turned() == LABELS
+
+
+def curve(value, **ends):
+    return LABELS.row("m", "raw", value=value, p=0.1, p_max=0.2, null=0.3, **ends)
+
+
+@pytest.mark.parametrize(
+    ("values", "lowest"),
+    [([0.93, 0.99], 0.9), ([0.31, 0.7], 0.3), ([-0.02, 0.5], -0.05), ([0.999, 1.0], 0.95)],
+)
+def test_colours_go_from_the_lowest_value_to_1(values, lowest):
+    assert colour_limits([curve(it) for it in values]) == (pytest.approx(lowest), 1.0)
+
+
+def test_a_distance_has_the_interval_turned_and_no_p():
+    (row,) = distances([curve(0.75, ci_low=0.5, ci_high=1.0), curve(1.0)], 1.0)
+    assert (row.value, row.ci_low, row.ci_high) == (0.25, SMALLEST, 0.5)
+    assert row.p is row.p_max is row.null is None
+    (row,) = distances([curve(0.75)], 1.0)
+    assert row.ci_low is row.ci_high is None
 
 
 def test_what_is_unknown_is_none():
