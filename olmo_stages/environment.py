@@ -206,7 +206,7 @@ class Extra:
 
 
 EXTRAS = (
-    Extra("bitsandbytes", "8-bit and 4-bit weights", "pip install bitsandbytes"),
+    Extra("bitsandbytes", "8-bit and 4-bit weights", "pip install 'olmo-stages[quantised]'"),
     Extra("peft", "LoRA adapters", "pip install 'olmo-stages[peft]'"),
     Extra("hydra-submitit-launcher", "sweeps on Slurm", "pip install 'olmo-stages[slurm]'"),
 )
