@@ -209,7 +209,7 @@ class _Sums:
             def part(members: slice) -> np.ndarray:
                 return np.matmul(a[members], b[members].transpose(0, 2, 1))
 
-            return np.concatenate(list(in_threads(part, _parts(len(a)))))
+            return _by_parts(part, len(a))
 
         def inside(i: int, members: np.ndarray) -> np.ndarray:
             square = np.ix_(members, members)
@@ -228,7 +228,7 @@ class _Sums:
             def part(members: slice) -> np.ndarray:
                 return np.einsum("alb,alb->al", a[members], a[members])
 
-            return np.concatenate(list(in_threads(part, _parts(len(a)))))
+            return _by_parts(part, len(a))
 
         def inside(i: int, members: np.ndarray) -> np.ndarray:
             part = x.blocks[i][:, *np.ix_(members, members)].astype(np.float64)
@@ -261,8 +261,12 @@ class _Sums:
         return cls(np.asarray(total), np.moveaxis(np.concatenate(by_group), 0, -1))
 
 
-def _parts(n: int) -> list[slice]:
-    return [slice(start, start + ROWS) for start in range(0, n, ROWS)]
+def _by_parts(work: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
+    """Do `work` on `ROWS` rows at a time, in threads where that is more than one part."""
+    if n <= ROWS:
+        return work(slice(0, n))
+    parts = [slice(start, start + ROWS) for start in range(0, n, ROWS)]
+    return np.concatenate(list(in_threads(work, parts)))
 
 
 def standard_error(influence: Float[np.ndarray, "... group"]) -> Float[np.ndarray, "..."]:

@@ -138,12 +138,12 @@ def test_independent_sides_have_some_if_correlated_rows_count_as_independent():
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_fewer_than_four_examples_are_refused(n):
-    with pytest.raises(DataError, match=rf"{n} independent examples \({n} rows\)"):
+    with pytest.raises(DataError, match=rf"{n} independent groups \({n} rows\)"):
         unit_centred(np.eye(n), np.arange(n))
 
 
 def test_many_rows_of_three_examples_are_refused():
-    with pytest.raises(DataError, match=r"3 independent examples \(30 rows\)"):
+    with pytest.raises(DataError, match=r"3 independent groups \(30 rows\)"):
         unit_centred(np.eye(30), np.repeat(np.arange(3), 10))
 
 
@@ -152,7 +152,7 @@ def test_four_examples_are_enough():
 
 
 def test_an_example_with_half_of_the_rows_is_refused():
-    with pytest.raises(DataError, match="one example holds 5 of 10 rows"):
+    with pytest.raises(DataError, match="one group holds 5 of 10 rows"):
         unit_centred(np.eye(10), np.repeat(np.arange(6), [5, 1, 1, 1, 1, 1]))
 
 
