@@ -46,13 +46,13 @@ def unit_centred(
     n = len(units)
     if len(sizes) < 4:
         raise DataError(
-            f"{len(sizes)} independent groups ({n} rows): the debiased estimator needs at least 4; give "
-            "more groups, see data.columns.group"
+            f"{len(sizes)} independent groups ({n} rows): the debiased estimator needs at least 4; "
+            "give more groups, see data.columns.group"
         )
     if 2 * sizes.max() >= n:
         raise DataError(
             f"one group holds {sizes.max()} of {n} rows; debiasing needs less than half of them, "
-            "so take fewer tokens of each example"
+            "so cut the groups finer or take fewer tokens of each example"
         )
     kept = table.copy()
     _clear(kept, units, sizes)
