@@ -23,7 +23,7 @@ demo: $(READY)  ## train the miniature family (once) and run the main job on two
 	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe
 
 test: $(READY)  ## the tests: no network, a few minutes on 2 cores
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 test-all: $(READY)  ## also the slow ones
 	$(BIN)/python -m pytest -q -m "not gpu and not network"

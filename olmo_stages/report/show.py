@@ -57,15 +57,26 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
         return f"{about.get('analysis', '')} {about.get('data', '')}", place(about.get("stage", ""))
 
     ordered = sorted(statuses, key=key)
-    # A column means one thing: analyses have headlines of their own.
-    for _, jobs in groupby(ordered, key=lambda status: status.about.get("analysis", "")):
-        console.print(sweep_table(list(jobs), folder.name, console.width), crop=False)
+    for jobs in _by_analysis(ordered):
+        console.print(sweep_table(jobs, folder.name, console.width), crop=False)
     _line(console, f"sweep: {folder}   (again as a table: olmo-stages report {folder})")
     undone = any(status.state not in {"ok", "cached"} for status in statuses)
     if undone and (again := command.recorded(folder)) is not None:
         _line(console, f"redo only what is missing: {again}")
     for twins in _same_weights(statuses):
         console.print(f"note: {twins}", style="yellow", markup=False, highlight=False)
+
+
+def _by_analysis(statuses: Sequence[Status]) -> list[list[Status]]:
+    """Jobs of one analysis together: a column means one thing, and headlines are an analysis's own.
+
+    A job that failed early is not known to be of any; it stands with the others if they are of one.
+    """
+    known = {status.about["analysis"] for status in statuses if "analysis" in status.about}
+    if len(known) < 2:
+        return [list(statuses)]
+    groups = groupby(statuses, key=lambda status: status.about.get("analysis", ""))
+    return [list(jobs) for _, jobs in groups]
 
 
 def _same_weights(statuses: Sequence[Status]) -> tuple[Twins, ...]:
