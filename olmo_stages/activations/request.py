@@ -14,6 +14,7 @@ from olmo_stages.models import checkpoints, digests, families
 from olmo_stages.models.captures import Capture
 from olmo_stages.models.checkpoints import Checkpoint
 from olmo_stages.models.compute import Compute
+from olmo_stages.models.malformed import malformed
 from olmo_stages.types import EMBEDDING_LAYER, Position, Site, Stage, check_choice
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -82,7 +83,8 @@ def describe(
         raise ConfigError(f"max_length {max_length} leaves no token; give at least 1")
     quantisation = compute.resolve_quantisation()  # before a download
     checkpoint = checkpoints.locate(stage, cache)
-    families.check_config(checkpoint.path, compute.quantisation)
+    with malformed(str(checkpoint.path)):
+        families.check_config(checkpoint.path, compute.quantisation)
     config = digests.read_config(checkpoint.path)
     config = config.get("text_config", config)
     context = _first(checkpoint.path, config, "max_position_embeddings", "n_positions")

@@ -18,7 +18,7 @@ _TOKENIZER_FILES = re.compile(
     r"tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt"
     r"|.*\.jinja|tokenizer\.model|spiece\.model"
 )
-_BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -28,11 +28,16 @@ def read_config(path: Path) -> dict[str, Any]:
         ModelError: it is not there or is not JSON.
     """
     try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path}: config.json cannot be read ({error}); give a directory in Hugging Face format"
         ) from error
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"{path}: config.json holds no settings but {type(config).__name__}; save it again"
+        )
+    return config
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
@@ -96,7 +101,7 @@ def config_digest(path: Path) -> str:
 
 def architecture(path: Path) -> dict[str, Any]:
     """The fields of config.json that do not only keep books."""
-    return {key: value for key, value in read_config(path).items() if key not in _BOOKKEEPING}
+    return {key: value for key, value in read_config(path).items() if key not in BOOKKEEPING}
 
 
 def weights_digest(path: Path, cache: Path) -> str:

@@ -1,12 +1,17 @@
 """What a loaded checkpoint must pass before a number is taken from it."""
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from olmo_stages.errors import ModelError
+from olmo_stages.models import digests
+
+_FLOATS = {"F64", "F32", "BF16", "F16"}
 
 # These give every layer of an OLMo 3 the YaRN embedding of its full-attention layers, silently.
 _WRONG_ROPE = ((5, 0), (5, 13))
@@ -107,3 +112,24 @@ def check_finite(where: str, model: torch.nn.Module) -> None:
                 f"{where}: weight {name} is not finite in {parameter.dtype}; download the "
                 "checkpoint again or use compute.dtype=float32"
             )
+
+
+def check_dtypes(where: str, path: Path) -> None:
+    """Refuse weights that are no numbers by themselves, such as quantised codes without scales.
+
+    Raises:
+        ModelError: names the dtypes.
+    """
+    found: set[str] = set()
+    for file in digests.weight_files(path):
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                return  # a broken file, of which loading says more
+            header = json.loads(stream.read(length))
+        found |= {it["dtype"] for name, it in header.items() if name != "__metadata__"}
+    if odd := found - _FLOATS:
+        raise ModelError(
+            f"{where}: weights are stored as {', '.join(sorted(odd))}, which would be taken for "
+            "the values themselves; save the model in bfloat16, and quantise with compute=int8"
+        )

@@ -14,6 +14,7 @@ from olmo_stages.errors import ModelError
 from olmo_stages.models import digests, families, guards, layer_kinds, memory, placement, rope
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.discovery import find_decoder
+from olmo_stages.models.malformed import malformed
 from olmo_stages.models.sites import Decoder
 from olmo_stages.types import Stage
 
@@ -69,29 +70,33 @@ def load(
     import transformers  # late: it is slow
 
     where = f"stage {stage.label} ({checkpoint.path})"
-    families.check_config(checkpoint.path, quantisation)
-    ropes = rope.expected(where, digests.read_config(checkpoint.path))
-    if rope.differs(ropes):
-        guards.check_transformers(transformers.__version__)
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    with _explained(where), _one_line():
-        placed = placement.options(checkpoint.path, dtype, device, quantisation, device_map)
-        model, info = _build(stage, checkpoint.path, dtype, placed)
+    with malformed(where):
+        families.check_config(checkpoint.path, quantisation)
+        config = digests.read_config(checkpoint.path)
+        if stage.random_init is None and not config.get("quantization_config"):
+            guards.check_dtypes(where, checkpoint.path)
+        ropes = rope.expected(where, config)
+        if rope.differs(ropes):
+            guards.check_transformers(transformers.__version__)
+        if not sys.stderr.isatty():
+            transformers.utils.logging.disable_progress_bar()
+        with _explained(where), _one_line():
+            placed = placement.options(checkpoint.path, dtype, device, quantisation, device_map)
+            model, info = _build(stage, checkpoint.path, dtype, placed)
+            if not placed:
+                model = model.to(device)
+        guards.check_keys(where, info)
+        guards.check_head(where, model)
+        model = model.eval().requires_grad_(requires_grad=False)
         if not placed:
-            model = model.to(device)
-    guards.check_keys(where, info)
-    guards.check_head(where, model)
-    model = model.eval().requires_grad_(requires_grad=False)
-    if not placed:
-        guards.check_finite(where, model)
-    elif stage.random_init is None:
-        placement.check_finite(where, checkpoint.path, dtype)
-    placement.settle(model)
-    with placement.running(where, quantisation):
-        decoder = find_decoder(model)
-    layer_kinds.check_rotary(where, ropes, decoder.layer_types, decoder.rotary)
-    return Loaded(stage, model, decoder)
+            guards.check_finite(where, model)
+        elif stage.random_init is None:
+            placement.check_finite(where, checkpoint.path, dtype)
+        placement.settle(model)
+        with placement.running(where, quantisation):
+            decoder = find_decoder(model)
+        layer_kinds.check_rotary(where, ropes, decoder.layer_types, decoder.rotary)
+        return Loaded(stage, model, decoder)
 
 
 @contextmanager

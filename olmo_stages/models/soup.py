@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import derived, digests
+from olmo_stages.models import derived, digests, families
+from olmo_stages.models.malformed import malformed
 from olmo_stages.models.tensors import Tensors, n_bytes, write_weights
 
 VERSION = 1
@@ -204,8 +205,13 @@ def _check_configs(ingredients: Sequence[Ingredient]) -> None:
 
 
 def _architecture(path: Path) -> dict[str, Any]:
-    config = digests.architecture(path)
-    return {key: value for key, value in config.items() if key not in _OF_GENERATION}
+    with malformed(str(path)):
+        # As transformers reads it: one architecture is spelt in several ways.
+        config = families.native_config(path).to_dict()
+    dropped = {*digests.BOOKKEEPING, *_OF_GENERATION, "architectures"}
+    if config.get("rope_parameters"):
+        dropped |= {"rope_scaling", "rope_theta"}  # the same, spelt as before
+    return {key: value for key, value in config.items() if key not in dropped}
 
 
 def _short(config: Mapping[str, Any], key: str) -> str:

@@ -42,7 +42,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 (transformers
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     name = f"tokenizer of {path} ({type(tokenizer).__name__})"
     _check_file(name, path, ids)
-    if config.get("model_type") in _OLMO and config.get("vocab_size") in _OLMO_VOCABULARIES:
+    olmo = config.get("model_type") in _OLMO
+    if olmo and (config.get("vocab_size") in _OLMO_VOCABULARIES or _is_dolma2(tokenizer)):
         _check_stored(name, ids)
     else:
         _check_round_trip(name, tokenizer, ids)
@@ -61,7 +62,7 @@ def _load(path: Path, config: dict[str, Any]) -> Any:  # noqa: ANN401
         )
     # AttributeError: for an unknown model_type it reads fields of a config that has none.
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(
             f"tokenizer of {path} cannot be loaded: {reason}; put one beside the "
             "weights with tokenizer.save_pretrained, usually that of the stage it was trained from"
@@ -80,6 +81,13 @@ def _check_file(name: str, path: Path, ids: list[int]) -> None:
             f"{name} cuts {PROBE!r} into {len(ids)} tokens and its {_FILE} into {len(wanted)}, "
             f"differently; {_REMEDY}"
         )
+
+
+def _is_dolma2(tokenizer: Any) -> bool:  # noqa: ANN401
+    """Whether the stored ids mean the probe here: OLMo's vocabulary, perhaps with tokens added."""
+    if len(tokenizer) <= max(DOLMA2_IDS):
+        return False
+    return tokenizer.decode(list(DOLMA2_IDS), clean_up_tokenization_spaces=False) == PROBE
 
 
 def _check_stored(name: str, ids: list[int]) -> None:
