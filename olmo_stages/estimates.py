@@ -15,6 +15,14 @@ from scipy import stats
 LEVEL = 0.95
 """Coverage of every interval this package reports."""
 
+RESOLUTION = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 1e-2}
+"""Relative spread of a feature below which it is rounding of the forward pass, by its dtype.
+
+A few units in the last place. A feature that is constant but for rounding, as the last token of a
+fixed suffix is in layer 0, would otherwise be standardised into one of unit variance, and its
+rounding depends on prompt length and batch.
+"""
+
 
 def group_weights(
     groups: Sequence[str], n_resamples: int, seed: int

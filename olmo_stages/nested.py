@@ -27,14 +27,6 @@ Kind = Literal["logistic", "lda", "mean_difference"]
 NEGLIGIBLE = 1e-9
 """Distance of the class means, in units of the examples' spread, below which it is rounding."""
 
-RESOLUTION = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 1e-2}
-"""Relative spread of a feature below which it is rounding of the forward pass, by its dtype.
-
-A few units in the last place. A feature that is constant but for rounding, as the last token of a
-fixed suffix is in layer 0, would otherwise be standardised into one of unit variance, and its
-rounding depends on prompt length and batch.
-"""
-
 SplitInner = Callable[[Int[np.ndarray, " chosen"]], Int[np.ndarray, " chosen"]]
 """Folds of a subset of the examples, given by their indices."""
 
@@ -47,7 +39,8 @@ class Recipe:
         kind: `logistic`, `lda` (regularised discriminant) or `mean_difference` (mass mean).
         strengths: grid of L2 penalties relative to the mean loss; unused by mean_difference.
         split_inner: inner folds of a training set.
-        resolution: relative spread below which a feature counts as constant, see `RESOLUTION`.
+        resolution: relative spread below which a feature counts as constant, see
+            `olmo_stages.estimates.RESOLUTION`.
     """
 
     kind: Kind

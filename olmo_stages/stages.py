@@ -18,18 +18,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.shapes import SHAPES, Shape
-from olmo_stages.types import Stage, check_choice
+from olmo_stages.types import Format, Stage, check_choice
 
 MINIATURE = "miniature"
 """Source of the stages of size=tiny."""
 
-FORMATS = ("raw", "scaffold", "chat_fixed", "chat_native")
+FORMATS = tuple(name for name in get_args(Format) if name != "auto")
 """Values of `format` in conf/model."""
 
 # The same in C where PyYAML was built with it, ten times as fast.

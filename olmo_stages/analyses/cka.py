@@ -18,8 +18,7 @@ from itertools import chain
 from typing import ClassVar, cast, get_args
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.estimates import group_weights
-from olmo_stages.nested import RESOLUTION
+from olmo_stages.estimates import RESOLUTION, group_weights
 from olmo_stages.progress import progress
 from olmo_stages.similarity import choice
 from olmo_stages.similarity.assembly import stage_matrices
@@ -179,6 +178,11 @@ class _Run:
         with progress(f"cka {self.stage.label}: steps", n_steps) as advance:
             found = self._read(advance)
             for variant in VARIANTS:
+                if variant != "raw" and not found.dominated:
+                    found.repeat(variant)
+                    for _ in range(self.options.n_permutations + len(self.options.also)):
+                        advance()
+                    continue
                 found.compare(variant, advance)
                 for measure in (*self.measures[1:], *self.fitted):
                     found.also(measure, variant)

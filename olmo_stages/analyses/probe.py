@@ -21,11 +21,10 @@ from jaxtyping import Int
 from olmo_stages.controls import bag_of_tokens, control_labels, control_types
 from olmo_stages.data.splits import example_folds, folds
 from olmo_stages.errors import ConfigError, DataError
-from olmo_stages.estimates import unequal_groups
+from olmo_stages.estimates import RESOLUTION, unequal_groups
 from olmo_stages.figures import layer_curves
 from olmo_stages.heldout import Estimate, HeldOut, Where
 from olmo_stages.nested import (
-    RESOLUTION,
     Kind,
     Probes,
     Recipe,

@@ -87,6 +87,18 @@ class Findings:
         """Whether both sides have the same layers, so that there is a diagonal."""
         return self.x.indices == self.y.indices
 
+    @property
+    def dominated(self) -> bool:
+        """Whether a dimension dominates anywhere, so that the variants differ."""
+        sides = (side for side in (self.x, self.y, self.floor) if side is not None)
+        return any(layer.dominant for side in sides for layer in side.layers)
+
+    def repeat(self, variant: Variant) -> None:
+        """Say of a variant what was found for `raw`, which it is without a dominant dimension."""
+        same = [row for row in self.rows if "raw" in row.variant]
+        self.rows += [replace(row, variant=row.variant.replace("raw", variant)) for row in same]
+        self.tensors[f"map.{variant}"] = self.tensors["map.raw"]
+
     def compare(self, variant: Variant, advance: Callable[[], None]) -> None:
         """The main measure: map, diagonal, floor, ceiling, and where the stages part."""
         x, y = (side.tables(self.main, variant) for side in (self.x, self.y))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.errors import DataError
+from olmo_stages.similarity.tables import Comparison
 from tests.fakes import BASE
 from tests.similarity.analysed import (
     QUICK,
@@ -282,3 +283,25 @@ def test_a_measure_that_cannot_be_had_is_named_once(n):
     said = [warning for warning in result.warnings if warning.startswith("mutual_knn left out: ")]
     assert len(said) == (n == 8)
     assert not warned(result, "standardised")
+
+
+def test_without_a_dominant_dimension_both_variants_are_one_and_computed_once(monkeypatch):
+    calls = []
+    null = Comparison.null
+    monkeypatch.setattr(
+        Comparison, "null", lambda self, *args: calls.append(1) or null(self, *args)
+    )
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 40, 16))
+    sides = {"think_sft": values, "base": values + rng.normal(size=values.shape)}
+    plain = compare(given(sides), also=["rsa"])
+    once = len(calls)
+    scaled = [replace(row, variant="") for row in plain.measurements if "standard" in row.variant]
+    assert scaled == [
+        replace(row, variant="") for row in plain.measurements if "raw" in row.variant
+    ]
+    np.testing.assert_array_equal(plain.tensors["map.raw"], plain.tensors["map.standardised"])
+    calls.clear()
+    values[..., 3] *= 100
+    compare(given(sides), also=["rsa"])
+    assert len(calls) == 2 * once
