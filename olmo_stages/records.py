@@ -37,7 +37,7 @@ __all__ = [
     "write_status",
 ]
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the folder's layout; a folder of another version counts as unfinished."""
 
 MEASUREMENTS = "measurements.parquet"

@@ -115,6 +115,8 @@ class Example:
         trait: what the label is about.
         polarity: kind of statement, e.g. `affirmative` or `negated`; a probe may be trained on one
             kind and tested on the other.
+        pair: joins an example of label 1 with its counterpart of label 0, which differs from it in
+            nothing but the trait; empty = it has none.
     """
 
     id: str
@@ -124,6 +126,7 @@ class Example:
     messages: tuple[Message, ...] | None = None
     trait: str = ""
     polarity: str = ""
+    pair: str = ""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
@@ -243,6 +246,7 @@ class Measurement:
         reference_layer: layer of the other side, where the number is about a pair of layers.
         reference_layer_type: its type.
         variant: which version of the metric: `probe`, `baseline:length`, `transfer:own`, ...
+        trait: which trait it is about, where data may hold several.
         ci_low: lower end of the interval.
         ci_high: upper end of the interval.
         null: median of the null distribution.
@@ -264,6 +268,7 @@ class Measurement:
     reference_layer: int | None = None
     reference_layer_type: str = ""
     variant: str = ""
+    trait: str = ""
     ci_low: float | None = None
     ci_high: float | None = None
     null: float | None = None

@@ -42,10 +42,10 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the content in order: ids, groups, labels, traits, polarities, texts."""
+        """SHA-256 over the content in order: ids, groups, labels, traits, pairs, texts, ..."""
         sha = hashlib.sha256()
         for e in self.examples:
-            row = [e.id, e.group, e.label, e.trait, e.polarity, *content(e)]
+            row = [e.id, e.group, e.label, e.trait, e.polarity, e.pair, *content(e)]
             sha.update(json.dumps(row).encode("utf-8") + b"\n")
         return sha.hexdigest()
 

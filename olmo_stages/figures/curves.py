@@ -87,19 +87,23 @@ def logarithmic(figure: str) -> str:
 
 def _lines(rows: Sequence[Measurement], variants: Mapping[str, str] | None) -> list[_Line]:
     wanted = [row for row in rows if variants is None or row.variant in variants]
-    stages = list(dict.fromkeys(row.stage for row in wanted))
+    owners = list(dict.fromkeys((row.stage, row.trait) for row in wanted))
+    whole, several = len({it[0] for it in owners}) > 1, len({it[1] for it in owners}) > 1
     order = list(variants) if variants else list(dict.fromkeys(row.variant for row in wanted))
     lines: list[_Line] = []
     for variant in order:
         shown = variant if variants is None else variants[variant]
-        for stage in stages:
-            of_both = [row for row in wanted if (row.stage, row.variant) == (stage, variant)]
+        for stage, trait in owners:
+            key = (stage, trait, variant)
+            of_both = [row for row in wanted if (row.stage, row.trait, row.variant) == key]
             for reference, own in _by_reference(of_both).items():
                 index = len(lines)
                 lines.append(
                     _Line(
                         name=_name(
-                            stage + reference, shown, whole=len(stages) > 1 or reference != ""
+                            stage + reference,
+                            [trait if several else "", shown],
+                            whole=whole or reference != "",
                         ),
                         rows=_ordered(own),
                         colour=_COLOURS[index % len(_COLOURS)],
@@ -118,9 +122,9 @@ def _by_reference(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
     return {shown[name]: [row for row in rows if row.reference == name] for name in names}
 
 
-def _name(stage: str, variant: str, *, whole: bool) -> str:
-    parts = [stage] if whole or not variant else []
-    return " · ".join([*parts, variant] if variant else parts)
+def _name(stage: str, more: Sequence[str], *, whole: bool) -> str:
+    parts = [part for part in more if part]
+    return " · ".join([stage, *parts] if whole or not parts else parts)
 
 
 def _ordered(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:

@@ -115,13 +115,15 @@ def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None
     table = new_table(
         f"compared with, at layer {_layer(best)}" if best is not None else "others", ""
     )
+    several = len({row.trait for row in rows}) > 1
     for name in ("variant", "metric"):
         table.add_column(name, overflow="fold")
     table.add_column("layer", justify="right")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
     for row in [*shown, *others]:
-        cells = [row.variant or job.analysis, row.metric.replace("_", " "), _place(row)]
+        name = " · ".join(filter(None, [row.trait if several else "", row.variant]))
+        cells = [name or job.analysis, row.metric.replace("_", " "), _place(row)]
         cells += [_number(row, wide=True), row.note]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row in shown else None)
     return unclipped(whole(table), width)
@@ -196,6 +198,7 @@ def _main_variants(rows: Sequence[Measurement], job: Job) -> set[str]:
 
 def _main(result: Result, job: Job) -> list[Measurement]:
     rows = _off_maps(result.measurements)
+    rows = [row for row in rows if row.trait == rows[0].trait]
     variants = _main_variants(rows, job)
     main = [row for row in rows if row.variant in variants and not _is_about_a_type(row)]
     layered = {row.metric for row in main if row.layer is not None}

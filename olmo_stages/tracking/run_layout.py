@@ -1,7 +1,8 @@
 """How a result is laid out as a tracked run: name, tags, one row a layer, summary.
 
 Metrics are called `analysis/metric` for the main variant and `analysis/variant/metric` for others,
-the same in every run, so that the stages of a sweep overlay in one chart. Numbers about pairs of
+the same in every run, so that the stages of a sweep overlay in one chart; where a result is about
+several traits, the trait follows the analysis. Numbers about pairs of
 different layers have no place in a chart over layers; they are in the run's table and figures.
 """
 
@@ -31,10 +32,11 @@ def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str
     """Return one mapping a layer, ascending: the metrics of all variants at that layer."""
     rows = [row for row in _off_maps(measurements) if row.layer is not None]
     points: dict[int, dict[str, float | int]] = {}
+    by_trait = _has_several_traits(measurements)
     for row in sorted(rows, key=lambda row: row.layer or 0):
         assert row.layer is not None
         point = points.setdefault(row.layer, {"layer": row.layer})
-        key = _full_name(row, analysis)
+        key = _full_name(row, analysis, by_trait=by_trait)
         ends = {f"{key}_low": row.ci_low, f"{key}_high": row.ci_high}
         point[key] = row.value
         point |= {name: it for name, it in ends.items() if it is not None}
@@ -46,14 +48,18 @@ def summary(result: Result, analysis: str) -> dict[str, Any]:
 
     Those about all layers of a type have the type at the end of their name.
     """
+    by_trait = _has_several_traits(result.measurements)
     whole = {
-        _full_name(row, analysis) + (f"/{metric_name(row.layer_type)}" if row.layer_type else ""): (
-            row.value
-        )
+        _full_name(row, analysis, by_trait=by_trait)
+        + (f"/{metric_name(row.layer_type)}" if row.layer_type else ""): row.value
         for row in _off_maps(result.measurements)
         if row.layer is None
     }
     return whole | {metric_name(name): value for name, value in result.headline.items()}
+
+
+def _has_several_traits(measurements: Sequence[Measurement]) -> bool:
+    return len({row.trait for row in measurements}) > 1
 
 
 def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
@@ -66,9 +72,9 @@ def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
     return [row for row in measurements if row.metric not in maps]
 
 
-def _full_name(row: Measurement, analysis: str) -> str:
-    main = row.variant in {"", analysis}
-    parts = [analysis, row.metric] if main else [analysis, row.variant, row.metric]
+def _full_name(row: Measurement, analysis: str, *, by_trait: bool) -> str:
+    variant = "" if row.variant in {"", analysis} else row.variant
+    parts = filter(None, [analysis, row.trait if by_trait else "", variant, row.metric])
     return "/".join(metric_name(part) for part in parts)
 
 
