@@ -1,0 +1,1 @@
+"""Trait vectors: how they are found, and whether they are the same vector in another stage."""
