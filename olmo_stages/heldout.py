@@ -15,7 +15,7 @@ Source:
     1/(K-1). They apply it to a t test; here it widens percentile intervals over groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -120,6 +120,20 @@ class HeldOut:
         )
         wide = value + widening * (samples - value)
         return Estimate(value[0], wide, len(scored), n_groups, rarer)
+
+    def estimate(
+        self,
+        statistic: Callable[[Float[np.ndarray, "any example"]], Float[np.ndarray, "any head"]],
+    ) -> Estimate:
+        """Any unbounded statistic of weighted held-out examples.
+
+        Args:
+            statistic: from multiplicities of the examples, 0 where one is not scored, one row a
+                resample, to the statistic on each resample.
+        """
+        scored = (self.folds >= 0).astype(np.float64)
+        estimate = self._estimate(statistic(scored[None]), statistic(self.weights * scored))
+        return replace(estimate, bounds="none")
 
     def auroc(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
         """Area under the ROC curve within folds."""
