@@ -118,7 +118,8 @@ class Experiment:
         found = None if self.force else _finished(folder)
         if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
-            told = (*formats.warnings, *_of_quantisation(source.identity(self.model).quantisation))
+            quantisation = source.identity(self.model).quantisation
+            told = (*dataset.notes, *formats.warnings, *_of_quantisation(quantisation))
             result = replace(result, warnings=(*told, *result.warnings))
             provenance = records.provenance(
                 job=job.describe(),

@@ -76,10 +76,11 @@ class Texts:
 
     format: str
     mix_formats: bool = False
+    notes: tuple[str, ...] = ()
 
     def load(self, *, miniature):  # noqa: ARG002
         examples = tuple(Example(f"e{i}", f"g{i}", i % 2, text=f"Why {i}?") for i in range(4))
-        return Dataset("texts", examples, self.format, self.mix_formats)
+        return Dataset("texts", examples, self.format, self.mix_formats, self.notes)
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +96,11 @@ def pair(tmp_path_factory):
 
 @pytest.fixture
 def run(experiment, pair, tmp_path):
-    def run(format, *, reference="instruct", mix_formats=False):
+    def run(format, *, reference="instruct", mix_formats=False, notes=()):
         job = replace(
             experiment,
             model=replace(pair["think"], parent=pair[reference]),
-            data=Texts(format, mix_formats),
+            data=Texts(format, mix_formats, notes),
             analysis=Same(),
             outputs=str(tmp_path / "outputs"),
             cache=str(tmp_path / "cache"),
@@ -128,6 +129,12 @@ def test_mixed_formats_by_choice_are_told_in_the_result_and_on_the_terminal(run,
     assert first in said
     assert "- think     '" in said
     assert "+ instruct  '" in said
+
+
+def test_what_is_to_be_known_about_the_data_is_said_in_the_result(run):
+    outcome = run("raw", notes=("seas.csv was read as pairs.",))
+    assert outcome.result.warnings == ("seas.csv was read as pairs.", "its own")
+    assert records.read(outcome.folder).result.warnings == outcome.result.warnings
 
 
 def test_a_result_of_quantised_weights_says_so(run, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from olmo_stages.errors import DataError
@@ -19,24 +20,31 @@ class Dataset:
         format: how they become prompts.
         mix_formats: whether prompts may differ in more than the examples: between the stages of a
             comparison (`chat_native`), or between texts and chats (`auto`). It changes no prompt.
+        notes: what a reader of the results must know about the data, one sentence each: as what a
+            file was read, what was left out. No part of the content.
 
     Raises:
-        DataError: no examples, duplicate ids, the same text in two groups or with two labels, one
-            class only, a class that lies in one group and so cannot be split, or texts and chats
-            that `auto` would put into different formats.
+        DataError: no examples, duplicate ids, texts and chats that `auto` would put into different
+            formats, or within a trait: the same text in two groups or with two labels, one class
+            only, a class that lies in one group and so cannot be split, a pair that is not one
+            example of either label in one group.
     """
 
     name: str
     examples: tuple[Example, ...]
     format: Format = "auto"
     mix_formats: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.examples:
             raise DataError(f"data {self.name!r} holds no examples")
         _check_ids(self.name, self.examples)
-        _check_texts(self.name, self.examples)
-        _check_classes(self.name, self.examples)
+        for trait, examples in by_trait(self.examples).items():
+            name = f"{self.name}: {trait}" if trait and len(self.traits) > 1 else self.name
+            _check_texts(name, examples)
+            _check_classes(name, examples)
+        _check_pairs(self.name, self.examples)
         if self.format == "auto" and not self.mix_formats:
             _check_kinds(self.name, self.examples)
 
@@ -50,6 +58,11 @@ class Dataset:
         return sha.hexdigest()
 
     @property
+    def traits(self) -> tuple[str, ...]:
+        """The traits that the labels are about, in the order of their first examples."""
+        return tuple(dict.fromkeys(example.trait for example in self.examples))
+
+    @property
     def n_examples(self) -> int:
         """Number of examples."""
         return len(self.examples)
@@ -58,6 +71,14 @@ class Dataset:
     def n_groups(self) -> int:
         """Number of independent groups."""
         return len({example.group for example in self.examples})
+
+
+def by_trait(examples: Sequence[Example]) -> dict[str, tuple[Example, ...]]:
+    """Return the examples of each trait, all in their order."""
+    found: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        found[example.trait].append(example)
+    return {trait: tuple(members) for trait, members in found.items()}
 
 
 def content(example: Example) -> list[str]:
@@ -121,6 +142,26 @@ def _check_classes(name: str, examples: tuple[Example, ...]) -> None:
             raise DataError(
                 f"data {name!r}: all examples of label {label} are in group {group!r}, so that no "
                 "split can test on them; use smaller groups or add examples"
+            )
+
+
+def _check_pairs(name: str, examples: tuple[Example, ...]) -> None:
+    pairs: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.pair:
+            pairs[example.pair].append(example)
+    for pair, members in pairs.items():
+        if sorted(example.label for example in members) != [0, 1]:
+            n = [sum(example.label == label for example in members) for label in (1, 0)]
+            raise DataError(
+                f"data {name!r}: pair {pair!r:.60} has {n[0]} examples of label 1 and {n[1]} of "
+                "label 0; a pair is one of each, and an example without counterpart has no pair"
+            )
+        if len({(example.trait, example.group) for example in members}) > 1:
+            groups = ", ".join(repr(example.group) for example in members)
+            raise DataError(
+                f"data {name!r}: the two sides of pair {pair!r:.60} differ in group or trait "
+                f"(groups {groups}); give both the same"
             )
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from olmo_stages.data.dataset import Dataset
+from olmo_stages.data.dataset import Dataset, by_trait
 from olmo_stages.errors import DataError
 from olmo_stages.types import Example, Message
 
@@ -73,13 +73,19 @@ def test_a_class_in_one_group():
         {"label": 0, "text": "text"},
         {"text": "text a 1!"},
         {"text": None, "messages": (Message("user", "text a 1"),)},
-        {"trait": "t"},
         {"polarity": "negated"},
     ],
 )
 def test_the_digest_changes_with_the_content(change):
     changed = Dataset("d", with_change(1, **change), "chat_fixed")
     assert changed.digest != Dataset("d", EXAMPLES, "chat_fixed").digest
+
+
+def test_the_digest_changes_with_the_trait_and_with_the_pairs():
+    traits = tuple(replace(e, trait="t") for e in EXAMPLES)
+    pairs = tuple(replace(e, pair=e.group) for e in EXAMPLES)
+    digests = {Dataset("d", them).digest for them in (EXAMPLES, traits, pairs)}
+    assert len(digests) == 3
 
 
 def test_the_digest_changes_with_the_order():
@@ -107,3 +113,68 @@ def test_auto_would_put_texts_and_chats_into_different_formats():
 
 def test_whether_formats_may_be_mixed_is_no_part_of_the_content():
     assert Dataset("d", EXAMPLES, mix_formats=True).digest == Dataset("d", EXAMPLES).digest
+
+
+# Notes
+
+
+def test_notes_are_no_part_of_the_content():
+    assert Dataset("d", EXAMPLES, notes=("said",)).digest == Dataset("d", EXAMPLES).digest
+
+
+# Traits
+
+
+def of_trait(trait, examples=EXAMPLES):
+    return tuple(
+        replace(e, id=f"{trait}/{e.id}", group=f"{trait}/{e.group}", trait=trait) for e in examples
+    )
+
+
+def test_several_traits_in_one_data_set():
+    data = Dataset("d", (*of_trait("kind"), *of_trait("true")))
+    assert data.traits == ("kind", "true")
+    assert (data.n_examples, data.n_groups) == (12, 6)
+    assert [len(them) for them in by_trait(data.examples).values()] == [6, 6]
+
+
+def test_a_text_may_have_other_labels_for_other_traits_but_not_for_one():
+    turned = tuple(replace(e, label=1 - e.label) for e in EXAMPLES)
+    assert Dataset("d", (*of_trait("kind"), *of_trait("true", turned))).n_examples == 12
+    with pytest.raises(DataError, match="same text with different labels"):
+        Dataset("d", (*EXAMPLES, *(replace(e, id=f"{e.id}'") for e in turned)))
+
+
+def test_each_trait_needs_both_classes():
+    lopsided = of_trait("true", tuple(e for e in EXAMPLES if e.label))
+    with pytest.raises(DataError, match="data 'd: true': all 3 examples have label 1"):
+        Dataset("d", (*of_trait("kind"), *lopsided))
+
+
+# Pairs
+
+
+def paired(**change):
+    found = [replace(e, pair=e.group) for e in EXAMPLES]
+    found[0] = replace(found[0], **change)
+    return tuple(found)
+
+
+def test_pairs_of_one_example_of_either_label_are_accepted():
+    assert Dataset("d", paired()).n_examples == 6
+    alone = (replace(EXAMPLES[0], pair=""), replace(EXAMPLES[1], pair=""), *paired()[2:])
+    assert Dataset("d", alone).n_examples == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"pair": ""}, "pair 'a' has 1 examples of label 1 and 0 of label 0"),
+        ({"pair": "b"}, "pair 'a' has 1 examples of label 1 and 0 of label 0"),
+        ({"label": 1}, "pair 'a' has 2 examples of label 1 and 0 of label 0"),
+        ({"group": "b"}, "two sides of pair 'a' differ in group or trait .groups 'b', 'a'."),
+    ],
+)
+def test_pairs_that_are_none_are_refused(change, match):
+    with pytest.raises(DataError, match=match):
+        Dataset("d", paired(**change))
