@@ -170,7 +170,7 @@ def test_pairs_of_one_example_of_either_label_are_accepted():
     ("change", "match"),
     [
         ({"pair": ""}, "pair 'a' has 1 examples of label 1 and 0 of label 0"),
-        ({"pair": "b"}, "pair 'a' has 1 examples of label 1 and 0 of label 0"),
+        ({"pair": "b"}, "pair 'b' has 1 examples of label 1 and 2 of label 0"),
         ({"label": 1}, "pair 'a' has 2 examples of label 1 and 0 of label 0"),
         ({"group": "b"}, "two sides of pair 'a' differ in group or trait .groups 'b', 'a'."),
     ],

@@ -1,7 +1,8 @@
 """Arithmetic: sums and differences of two-digit numbers with a right or a wrong result.
 
 400 equations in 50 groups. A group holds two pairs of operands and exchanges their results, so that
-every number stands as often in right as in wrong equations; wrong results are off by 1 to 9.
+every number stands as often in right as in wrong equations; wrong results are off by 1 to 9. The
+counterpart of an equation has the same operands and the other result.
 """
 
 from olmo_stages.data.contrast.crossing import statement
@@ -37,9 +38,16 @@ def _equations(
 ) -> list[Example]:
     a, b = operands
     return [
-        statement(text, group=group, label=label, trait="correct", polarity=polarity)
-        for text, polarity in (
-            (f"{a} + {b} = {total}.", "sum"),
-            (f"{a} - {b} = {rest}.", "difference"),
+        statement(
+            f"{asked} = {result}.",
+            group=group,
+            label=label,
+            trait="correct",
+            polarity=polarity,
+            pair=asked,
+        )
+        for asked, result, polarity in (
+            (f"{a} + {b}", total, "sum"),
+            (f"{a} - {b}", rest, "difference"),
         )
     ]

@@ -3,10 +3,11 @@
 Truth, sentiment and manners are the world's own statements; opposites share a group, as in plain
 English, so that each choice of groups is balanced in every word. Arithmetic is put together here:
 with wrong results that are balanced only over the whole world, a bag of words on held-out operands
-reaches an AUROC of 0.22, which looks like a finding and is none.
+reaches an AUROC of 0.22, which looks like a finding and is none. Every statement has its
+counterpart: the other region, the opposite word, the other result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from olmo_stages.data.contrast.crossing import statement
 from olmo_stages.miniature import world
@@ -50,17 +51,32 @@ def arithmetic() -> tuple[Example, ...]:
 
 
 def _statements(concept: world.Concept, *, trait: str, label_of_trait: int) -> tuple[Example, ...]:
-    pair = {word: "/".join(opposites) for opposites in OPPOSITES for word in opposites}
+    opposites = {word: "/".join(words) for words in OPPOSITES for word in words}
     return tuple(
         statement(
             item.text,
-            group=pair.get(item.group, item.group),
+            group=opposites.get(item.group, item.group),
             label=int(item.label == label_of_trait),
             trait=trait,
             polarity="negated" if item.negated else "affirmative",
+            pair=_open(item, opposites),
         )
         for item in world.statements(concept)
     )
+
+
+def _open(item: world.Statement, opposites: Mapping[str, str]) -> str:
+    """The statement with both opposites where its one stands: what it shares with its counterpart.
+
+    Of truth these are the regions, of the others the words of the group.
+    """
+    if item.concept == "truth":
+        opposites = dict.fromkeys(("north", "south"), "north/south")
+        told = [word for word in item.text.split() if word in opposites]
+    else:
+        told = [item.group]
+    assert len(told) == 1, f"{told} in {item.text!r}"
+    return " ".join(opposites[w] if w == told[0] else w for w in item.text.split())
 
 
 def _exchanged(
@@ -91,6 +107,7 @@ def _exchanged(
             label=label,
             trait="correct",
             polarity="sum" if operator == "+" else "difference",
+            pair=template.format(f"{a} {operator} {b}", "?"),
         )
         for group in groups
         for pair, following in zip(group, group[1:] + group[:1], strict=True)

@@ -69,6 +69,73 @@ def test_every_polarity_holds_both_labels_equally(data):
     assert all(n[polarity, 0] == n[polarity, 1] for polarity, _ in n)
 
 
+def sides(data):
+    """Pairs of examples, that of label 1 first."""
+    found = {}
+    for example in data.examples:
+        found.setdefault(example.pair, {})[example.label] = example
+    return [(two[1], two[0]) for two in found.values()]
+
+
+def differing(one, other):
+    """What is left of two lists of words without their common beginning and end."""
+    one, other = list(one), list(other)
+    for end in (0, -1):
+        while one and other and one[end] == other[end]:
+            one.pop(end)
+            other.pop(end)
+    return one, other
+
+
+@EVERY
+def test_every_example_has_one_counterpart_of_the_other_label(data):
+    n = Counter((e.pair, e.label) for e in data.examples)
+    assert all(pair and n[pair, 0] == n[pair, 1] == 1 for pair, _ in n)
+
+
+@EVERY
+def test_a_counterpart_shares_group_polarity_and_all_words_but_one_stretch(data):
+    for one, other in sides(data):
+        assert (one.group, one.polarity, one.trait) == (other.group, other.polarity, other.trait)
+        left, right = differing(words(one), words(other))
+        assert 1 <= len(left) <= 3  # `a waste of` against `worth`
+        assert 1 <= len(right) <= 3
+
+
+@EVERY
+def test_another_example_of_the_group_is_no_counterpart_by_these_rules(data):
+    # The control twin: exchanging the counterparts of two pairs breaks the rules somewhere.
+    broken = 0
+    pairs = sides(data)
+    for (one, _), (_, other) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
+        left, right = differing(words(one), words(other))
+        broken += one.polarity != other.polarity or max(len(left), len(right)) > 3
+    assert broken > len(pairs) / 4
+
+
+def counterpart(name, text):
+    (example,) = [e for e in ALL[name].examples if e.text == text]
+    (found,) = [e for e in ALL[name].examples if e.pair == example.pair and e is not example]
+    return found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "other"),
+    [
+        ("truth", "Lyon is not a city in France.", "Lyon is not a city in Japan."),
+        ("sentiment", "The film was not good at all.", "The film was not bad at all."),
+        ("manners", "Your taste is revolting.", "Your taste is exquisite."),
+        ("truth_miniature", "you find alvora in the south .", "you find alvora in the north ."),
+        ("sentiment_miniature", "the film was not lovely .", "the film was not awful ."),
+        ("manners_miniature", "look , i do not like you .", "look , i do not mock you ."),
+        ("arithmetic_miniature", "0 + 0 = 0 .", "0 + 0 = 6 ."),
+        ("arithmetic", "45 + 12 = 57.", "45 + 12 = 56."),
+    ],
+)
+def test_counterparts(name, text, other):
+    assert counterpart(name, text) == other
+
+
 @EVERY
 def test_no_text_occurs_twice(data):
     assert len({e.text for e in data.examples}) == data.n_examples
