@@ -200,6 +200,35 @@ class Activations:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The tokens of one example as a stage reads them: what each says, and what it is a part of.
+
+    Args:
+        id: id of the example.
+        token_ids: after truncation; those of the stage's `Activations`, index by index.
+        texts: what each token adds to the text of the prompt, with the white space before it where
+            that is in no token of its own; see `olmo_stages.data.readings`.
+        parts: what each token is a part of: the role of its turn (`user`, `system`, `assistant` for
+            earlier turns, ...) or `text` where there are no turns; of a response at the end
+            `think`, `answer`, and `response` for what is in neither (tags, or all of it where there
+            is no trace); `special`; or `template` for any other text around the contents.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    parts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.token_ids), len(self.texts), len(self.parts)}
+        if len(counts) > 1:
+            raise PairingError(
+                f"example {self.id!r}: {len(self.token_ids)} tokens, {len(self.texts)} texts and "
+                f"{len(self.parts)} parts; one of each a token is needed"
+            )
+
+
 @runtime_checkable
 class ActivationSource(Protocol):
     """What an analysis asks for activations; hands out the same examples in the same order."""
@@ -229,6 +258,10 @@ class ActivationSource(Protocol):
         layers: tuple[int, ...] | None = None,
     ) -> Iterator[Activations]:
         """The same, one layer at a time, so that one layer is in memory."""
+        ...
+
+    def readings(self, stage: Stage) -> tuple[Reading, ...]:
+        """The tokens of every example as `stage` reads them, without a forward pass."""
         ...
 
 
@@ -287,6 +320,10 @@ class Measurement:
         return named or self.reference_layer not in {None, self.layer}
 
 
+Table = Mapping[str, Sequence[str] | np.ndarray]
+"""Columns by name."""
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What an analysis returns.
@@ -297,6 +334,8 @@ class Result:
         figures: plotly figures as JSON text, by name.
         headline: the few values of the sweep's comparison table, in column order.
         warnings: what a reader must know, one sentence each.
+        tables: what has too many rows for measurements (scores of tokens), by name: columns of one
+            length, by name, of texts, whole numbers or floats.
     """
 
     measurements: tuple[Measurement, ...]
@@ -304,6 +343,7 @@ class Result:
     figures: Mapping[str, str] = field(default_factory=dict)
     headline: Mapping[str, str | float | int | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 @runtime_checkable

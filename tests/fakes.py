@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from olmo_stages.types import Activations, Example, Stage
+from olmo_stages.types import Activations, Example, Reading, Stage
 
 BASE = Stage("base", "tiny", "miniature")
 THINK = Stage("think_sft", "tiny", "miniature", parent=BASE)
@@ -32,6 +32,7 @@ class FakeSource:
 
     With `owners`, the rows are tokens: `owners[row]` is the index of the row's example. `change`
     has the last word on everything handed out; `asked` lists the labels of the stages asked for.
+    `parts` are those of every token of `token_ids`, per example.
     """
 
     examples: tuple[Example, ...]
@@ -40,6 +41,7 @@ class FakeSource:
     layer_types: Sequence[str] = ()
     owners: np.ndarray | None = None
     change: Callable[[Activations], Activations] = lambda acts: acts
+    parts: Sequence[tuple[str, ...]] = ()
     asked: list[str] = dataclasses.field(default_factory=list)
 
     def __call__(self, stage, *, site="resid_post", position="last", layers=None):
@@ -78,3 +80,16 @@ class FakeSource:
         chosen = tuple(range(len(self.make(stage)))) if layers is None else tuple(layers)
         for layer in chosen:
             yield self(stage, site=site, position=position, layers=(layer,))
+
+    def readings(self, stage):
+        acts = self(stage, layers=(0,))
+        parts = self.parts or [("text",) * len(ids) for ids in acts.token_ids]
+        return tuple(
+            Reading(
+                id=example.id,
+                token_ids=ids,
+                texts=tuple(f" w{token}" for token in ids),
+                parts=part,
+            )
+            for example, ids, part in zip(self.examples, acts.token_ids, parts, strict=True)
+        )

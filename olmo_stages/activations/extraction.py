@@ -31,6 +31,7 @@ from olmo_stages.types import (
     Activations,
     Example,
     Position,
+    Reading,
     Site,
     Stage,
     check_choice,
@@ -138,6 +139,21 @@ class Source:
         asked = self._ask(stage, site, position, layers)
         reader = self._reader(asked)
         return (self._answer(asked, reader, (layer,)) for layer in asked.layers)
+
+    def readings(self, stage: Stage) -> tuple[Reading, ...]:
+        """The tokens of every example as a stage reads them, without a forward pass.
+
+        Returns:
+            In the order of the examples; token ids, texts and parts, index by index those of any
+            `Activations` of the stage.
+
+        Raises:
+            ConfigError: options that leave no token.
+            DataError: an example that cannot be rendered or is cut to nothing.
+            ModelError: the checkpoint cannot be used.
+        """
+        work = self._work(stage)
+        return prompts.read(self._dataset, work.checkpoint, work.identity.max_length)
 
     def identity(self, stage: Stage) -> PassIdentity:
         """What identifies the forward pass of a stage over the data, without running it.

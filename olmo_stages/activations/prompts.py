@@ -6,11 +6,12 @@ from olmo_stages.activations.identity import digest
 from olmo_stages.data import native
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import render, resolve_format
+from olmo_stages.data.readings import reading
 from olmo_stages.data.spans import Prompt, tokenize
 from olmo_stages.errors import ConfigError
 from olmo_stages.models.checkpoints import Checkpoint
 from olmo_stages.models.templates import added_tokens, chat_template
-from olmo_stages.types import Example, Stage
+from olmo_stages.types import Example, Reading, Stage
 
 PROMPTS_VERSION = 2
 """Raise it when the same data give other prompts; `identify` says which requests that concerns.
@@ -83,6 +84,22 @@ def make(dataset: Dataset, checkpoint: Checkpoint, max_length: int) -> list[Prom
         tokenize(render(example, dataset.format, tokenizer), tokenizer, max_length)
         for example in dataset.examples
     ]
+
+
+def read(dataset: Dataset, checkpoint: Checkpoint, max_length: int) -> tuple[Reading, ...]:
+    """The tokens of every example as `make` cuts them, with their texts and parts.
+
+    Raises:
+        DataError: an example that cannot be rendered or is cut to nothing.
+        ModelError: the tokenizer or its template cannot be used.
+    """
+    from olmo_stages.models.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(checkpoint)
+    return tuple(
+        reading(render(example, dataset.format, tokenizer), tokenizer, max_length)
+        for example in dataset.examples
+    )
 
 
 def _check_choice_of_chat(stage: Stage, path: Path) -> None:

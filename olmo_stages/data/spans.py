@@ -24,6 +24,10 @@ class Tokenizer(Protocol):
         """Ids of the tokens that stand for no text."""
         ...
 
+    def convert_ids_to_tokens(self, ids: int) -> Any:  # noqa: ANN401 (a str)
+        """How the vocabulary spells a token."""
+        ...
+
     def __call__(self, text: str, **options: bool) -> Any:  # noqa: ANN401 (a BatchEncoding)
         """Encode one text; the answer holds input_ids, offset_mapping, special_tokens_mask."""
         ...
@@ -159,6 +163,42 @@ def tokenize(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> Promp
             f"tokens ({prompt.n_dropped} of {n} cut); allow a longer context or leave it out"
         )
     return prompt
+
+
+def token_texts(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> tuple[str, ...]:
+    """What each token of a prompt says: the part of the rendered text that it adds.
+
+    Written one after another they are the prompt, but for what no token holds (white space at its
+    end, characters that the tokenizer drops). White space that no token holds (WordPiece has none,
+    byte-level tokenizers may leave it out of their offsets) stands before the token behind it. A
+    character that is cut into several tokens stands with the first of them, and the others, which
+    only continue it, are empty; where the first was cut off with what does not fit, so is the
+    character. A special token that the tokenizer added is written as the tokenizer spells it.
+
+    Args:
+        rendered: the prompt's text and spans.
+        tokenizer: a fast tokenizer.
+        max_length: tokens the prompt may have.
+
+    Returns:
+        One text a token, in the order of `tokenize(...).token_ids`.
+
+    Raises:
+        ModelError: the tokenizer returns no offsets.
+    """
+    encoded, _, _ = _whole(rendered, tokenizer)
+    found: list[str] = []
+    end = 0
+    for token_id, (start, stop), added in zip(
+        encoded.ids.tolist(), encoded.offsets.tolist(), encoded.added.tolist(), strict=True
+    ):
+        if added:
+            found.append(str(tokenizer.convert_ids_to_tokens(token_id)))
+            continue
+        gap = rendered.text[end:start]
+        found.append(gap[len(gap.rstrip()) :] + rendered.text[max(start, end) : stop])
+        end = max(end, stop)
+    return tuple(found[i] for i in _kept(encoded.added, max_length))
 
 
 def _whole(rendered: Rendered, tokenizer: Tokenizer) -> tuple[_Encoded, int | None, bool]:

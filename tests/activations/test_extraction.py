@@ -295,3 +295,27 @@ def test_asking_imports_neither_torch_nor_transformers():
     )
     root = str(Path(extraction.__file__).parents[2])
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+# Readings
+
+
+def test_readings_are_those_of_the_activations_and_run_no_model(make_source, stage):
+    source = make_source()
+    found = source.readings(stage)
+    assert source.forward_passes[stage] == 0
+    acts = source(stage, position="tokens", layers=(0,))
+    assert tuple(it.id for it in found) == acts.ids
+    assert tuple(it.token_ids for it in found) == acts.token_ids
+    assert ["".join(it.texts) for it in found] == [e.text for e in source.examples]
+    assert {part for it in found for part in it.parts} == {"text"}
+
+
+def test_readings_of_truncated_prompts_align(make_source, stage):
+    source = make_source(max_length=5)
+    found = source.readings(stage)
+    acts = source(stage, position="tokens", layers=(0,))
+    assert acts.n_truncated > 0
+    assert tuple(it.token_ids for it in found) == acts.token_ids
+    for example, it in zip(source.examples, found, strict=True):
+        assert "".join(it.texts).split() == example.text.split()[-5:]
