@@ -25,10 +25,10 @@ from rich.table import Table
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from olmo_stages.estimates import group_weights
+from olmo_stages.parallel import in_threads
 from olmo_stages.similarity.design import Design, permutations
 from olmo_stages.similarity.features import Features
 from olmo_stages.similarity.linear import DebiasedCKA
-from olmo_stages.similarity.parallel import in_threads
 from olmo_stages.similarity.tables import Comparison, Tables
 
 try:

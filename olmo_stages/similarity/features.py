@@ -6,16 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from olmo_stages.errors import DataError, NonFiniteError
-
-OUTLYING = 10.0
-"""A dimension dominates if its variance is this many times the median variance."""
-
-NEGLIGIBLE = 1e-9
-"""A dimension counts as dead below this share of the 90 % quantile of the variances."""
-
-COLUMNS = 512
-"""Columns that are centred at a time, so that they stay in the cache."""
+from olmo_stages.dominant import centre, dominating
 
 Variant = Literal["raw", "standardised"]
 VARIANTS: tuple[Variant, ...] = ("raw", "standardised")
@@ -30,9 +21,7 @@ class Features:
         others: float32, zero mean in every dimension, and zero in the dominant ones.
         few: the dominant dimensions, centred.
         dominant: their indices: dimensions whose variance is far above the median.
-        shrink: factor that scales each of them down, the more the farther it dominates: to the
-            median variance from `OUTLYING` times the limit on. One just above the limit is treated
-            like one just below it, so that the two sides of a comparison do not part there.
+        shrink: factor that scales each of them down, see `olmo_stages.dominant.dominating`.
         top: dimension with the largest variance.
         top_share: its share of the variance.
         norms: mean squared norm of a row, by variant.
@@ -68,46 +57,18 @@ class Features:
             DataError: no dimension varies by more than rounding.
         """
         centred = values if overwrite and values.flags.writeable else values.copy()
-        n, d_model = values.shape
-        mean, variance = np.empty(d_model), np.empty(d_model)
-        weights = np.full(n, 1 / n, dtype=np.float32)
-        for start in range(0, d_model, COLUMNS):
-            columns = slice(start, start + COLUMNS)
-            part = centred[:, columns]
-            # A mean to 7 digits is enough: what is left of it is taken out of the tables again.
-            mean[columns] = weights @ part
-            if not np.isfinite(mean[columns]).all():
-                raise NonFiniteError(f"{where}: {_not_finite(part)}")
-            part -= mean[columns].astype(np.float32)
-            variance[columns] = np.einsum("rd,rd->d", part, part) / n
-        if not n * variance.sum() < np.finfo(np.float32).max:
-            raise NonFiniteError(
-                f"{where}: the squares of {n} rows sum to more than float32 can hold; activations "
-                "this large are a fault of the forward pass, try compute.dtype=float32"
-            )
-        if not (np.sqrt(variance) > resolution * np.abs(mean)).any() or not variance.any():
-            raise DataError(
-                f"{where}: constant features: none of {d_model} dimensions varies over {n} rows "
-                "by more than rounding; read another position, or leave the layer out with "
-                "analysis.layers"
-            )
-        # Dimensions that vary by rounding only would drag the median down. The largest variance
-        # is no measure of that: beside a massive dimension every other one would count as dead.
-        usual = np.quantile(variance, 0.9, method="lower")
-        median = np.median(variance[variance > NEGLIGIBLE * usual])
-        limit = OUTLYING * median
-        dominant = np.flatnonzero(variance > limit)
-        target = np.maximum(median, limit**2 / variance[dominant])
+        _, variance = centre(centred, resolution, where)
+        dominant, shrink = dominating(variance)
         few = centred[:, dominant]
         centred[:, dominant] = 0
         top = int(variance.argmax())
         total = float(variance.sum())
-        surplus = float((variance[dominant] - target).sum())
+        surplus = float((variance[dominant] * (1 - shrink**2)).sum())
         return cls(
             others=centred,
             few=few,
             dominant=dominant,
-            shrink=np.sqrt(target / variance[dominant]),
+            shrink=shrink,
             top=top,
             top_share=float(variance[top] / total),
             norms={"raw": total, "standardised": total - surplus},
@@ -153,11 +114,3 @@ class Features:
 
     def _few(self, variant: Variant) -> Float[np.ndarray, "row dominant"]:
         return self.few if variant == "raw" else self.few * self.shrink.astype(np.float32)
-
-
-def _not_finite(values: Float[np.ndarray, "row column"]) -> str:
-    finite = np.isfinite(values).all(axis=1)
-    return (
-        f"{np.sum(~finite)} of {len(values)} rows are not finite, the first is row "
-        f"{int(np.argmin(finite))}; use compute.dtype=float32 or leave the example out"
-    )

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from olmo_stages.parallel import in_threads
 from olmo_stages.similarity.measure import Fitted
-from olmo_stages.similarity.parallel import in_threads
 
 JACKKNIFE = 20
 """Parts of the groups that the jackknife leaves out in turn."""

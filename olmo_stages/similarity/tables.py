@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from olmo_stages.estimates import LEVEL
+from olmo_stages.parallel import in_threads
 from olmo_stages.similarity.centring import same_unit
 from olmo_stages.similarity.design import Design
-from olmo_stages.similarity.parallel import in_threads
 
 CHUNK = 1 << 15
 """Pairs of rows that are multiplied at a time under a permutation; stays in the cache."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from olmo_stages.similarity import parallel
-from olmo_stages.similarity.parallel import in_threads
+from olmo_stages import parallel
+from olmo_stages.parallel import in_threads
 
 
 @pytest.fixture(params=[1, 3])
