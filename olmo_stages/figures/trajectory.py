@@ -1,14 +1,11 @@
-"""A number along training: revisions by their step, stages in the order of the lineage.
-
-The horizontal axis is laid out by the caller (`Axis`): on one logarithmic axis of all steps the
-later phases of a long training would be a hair's breadth, so each has a stretch of its own.
-"""
+"""A number along training: revisions by their step, stages in the order of the lineage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from olmo_stages.errors import ConfigError
+from olmo_stages.figures.axis import Axis
 from olmo_stages.figures.wording import escape, numbers, or_gap
 from olmo_stages.types import Measurement
 
@@ -17,27 +14,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 _GREY = "#999999"
 _DEEP, _SHALLOW = (0, 34, 78), (230, 200, 40)
-_HIGH = "rgba(0,0,0,0.04)"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Where stages and revisions are on the horizontal axis.
-
-    Args:
-        at: position by label, in the order of training.
-        ticks: text below each label.
-        titles: name of a stretch with its left and right end, e.g. `base stage1`.
-        joins: pairs of labels of which the second was trained from the first, with no other label
-            between them; lines follow them, so that a branch of the lineage is a branch.
-        told: what the hover text says of each label.
-    """
-
-    at: Mapping[str, float]
-    ticks: Mapping[str, str]
-    titles: Sequence[tuple[str, float, float]]
-    joins: Sequence[tuple[str, str]]
-    told: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,6 +26,8 @@ class Line:
         colour: of line and markers.
         dash: of the line, as plotly calls it.
         band: whether intervals are drawn.
+        defined: values by label that are so by definition, as the cosine of the reference with
+            itself; the line goes there dotted.
     """
 
     name: str
@@ -57,6 +35,7 @@ class Line:
     colour: str
     dash: str = "solid"
     band: bool = True
+    defined: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,13 +46,11 @@ class View:
         name: the entry.
         lines: what is drawn.
         nulls: the ranges that chance takes; only the intervals of their rows are drawn.
-        fixed: label and value of the reference where its value is 1 or 0 by definition.
     """
 
     name: str
     lines: Sequence[Line]
     nulls: Sequence[Line] = ()
-    fixed: Mapping[str, float] = field(default_factory=dict)
 
 
 def shade(depth: float) -> str:
@@ -113,7 +90,7 @@ def trajectory(
     drawn = [_traces(view, axis) for view in views]
     if not any(drawn):
         raise ConfigError(f"nothing to draw in figure {title!r}")
-    figure = go.Figure(layout=_layout(axis, title, y_label))
+    figure = go.Figure(layout=axis.layout(title, y_label))
     if level is not None:
         figure.add_hline(y=level, line={"color": _GREY, "width": 1, "dash": "dot"})
     owners: list[int] = []
@@ -128,43 +105,64 @@ def trajectory(
 
 def _traces(view: View, axis: Axis) -> list[dict[str, Any]]:
     for line in (*view.lines, *view.nulls):
-        if unknown := [label for label in line.rows if label not in axis.at]:
+        if unknown := [it for it in (*line.rows, *line.defined) if it not in axis.at]:
             raise ConfigError(f"{unknown[0]!r} has no place on the axis of the figure")
     traces = [_null(line, axis) for line in view.nulls]
     for line in view.lines:
         if not any(or_gap(row.value) is not None for row in line.rows.values()):
             continue
         traces += [_band(line, axis)] if line.band else []
-        traces += [_path(line, axis), _markers(line, axis)]
-    return [trace for trace in [*traces, *_fixed(view, axis)] if trace["x"]]
+        traces += [_path(line, axis), _defined_path(line, axis), _markers(line, axis)]
+    defined = {label: it for line in view.lines for label, it in line.defined.items()}
+    traces += [_star(label, value, axis) for label, value in defined.items()]
+    return [trace for trace in traces if trace["x"]]
 
 
 def _joined(line: Line, axis: Axis) -> list[tuple[str, str]]:
-    return [
-        (one, other)
-        for one, other in axis.joins
-        if one in line.rows
-        and other in line.rows
-        and or_gap(line.rows[one].value) is not None
-        and or_gap(line.rows[other].value) is not None
-    ]
+    known = _values(line)
+    return [pair for pair in axis.joins if all(label in known for label in pair)]
+
+
+def _values(line: Line) -> dict[str, float]:
+    values = {label: or_gap(row.value) for label, row in line.rows.items()}
+    return {label: value for label, value in values.items() if value is not None}
 
 
 def _path(line: Line, axis: Axis) -> dict[str, Any]:
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for one, other in _joined(line, axis):
-        x += [axis.at[one], axis.at[other], None]
-        y += [line.rows[one].value, line.rows[other].value, None]
-    return {
-        "x": x,
-        "y": y,
+    return _along(_joined(line, axis), _values(line), axis) | {
         "legendgroup": line.name,
         "showlegend": False,
         "mode": "lines",
         "line": {"color": line.colour, "dash": line.dash, "width": 2},
         "hoverinfo": "skip",
     }
+
+
+def _defined_path(line: Line, axis: Axis) -> dict[str, Any]:
+    values = dict(line.defined) | _values(line)
+    pairs = [
+        pair
+        for pair in axis.joins
+        if all(label in values for label in pair) and any(label in line.defined for label in pair)
+    ]
+    return _along(pairs, values, axis) | {
+        "legendgroup": line.name,
+        "showlegend": False,
+        "mode": "lines",
+        "line": {"color": line.colour, "dash": "dot", "width": 1},
+        "hoverinfo": "skip",
+    }
+
+
+def _along(
+    pairs: Sequence[tuple[str, str]], values: Mapping[str, float], axis: Axis
+) -> dict[str, Any]:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for one, other in pairs:
+        x += [axis.at[one], axis.at[other], None]
+        y += [values[one], values[other], None]
+    return {"x": x, "y": y}
 
 
 def _markers(line: Line, axis: Axis) -> dict[str, Any]:
@@ -176,8 +174,7 @@ def _markers(line: Line, axis: Axis) -> dict[str, Any]:
         "y": [or_gap(row.value) for row in rows],
         "name": escape(line.name),
         "legendgroup": line.name,
-        "mode": "lines+markers",  # the legend shows the dash; the path itself is drawn by joins
-        "line": {"color": line.colour, "dash": line.dash, "width": 0},
+        "mode": "markers",
         "marker": {"color": line.colour, "size": 7},
         "text": [_hover(label, row, axis) for label, row in zip(labels, rows, strict=True)],
         "hovertemplate": f"<b>{escape(line.name)}</b><br>%{{text}}<extra></extra>",
@@ -230,19 +227,15 @@ def _ranges(line: Line, axis: Axis, fill: str) -> dict[str, Any]:
     }
 
 
-def _fixed(view: View, axis: Axis) -> list[dict[str, Any]]:
-    return [
-        {
-            "x": [axis.at[label]],
-            "y": [value],
-            "name": f"{escape(label)} (the reference)",
-            "mode": "markers",
-            "marker": {"symbol": "star", "color": "#000000", "size": 11},
-            "hovertemplate": f"{escape(label)}, the reference: {value:g} by definition"
-            "<extra></extra>",
-        }
-        for label, value in view.fixed.items()
-    ]
+def _star(label: str, value: float, axis: Axis) -> dict[str, Any]:
+    return {
+        "x": [axis.at[label]],
+        "y": [value],
+        "name": f"{escape(label)} (the reference)",
+        "mode": "markers",
+        "marker": {"symbol": "star", "color": "#000000", "size": 11},
+        "hovertemplate": f"{escape(label)}, the reference: {value:g} by definition<extra></extra>",
+    }
 
 
 def _ends(row: Measurement) -> tuple[float, float] | None:
@@ -274,58 +267,6 @@ def _menu(views: Sequence[View], owners: Sequence[int], first: int) -> dict[str,
     ]
     place = {"x": 1, "xanchor": "right", "y": 1.08, "yanchor": "bottom"}
     return {"buttons": buttons, "active": first, **place}
-
-
-def _layout(axis: Axis, title: str, y_label: str) -> dict[str, Any]:
-    lines = {"gridcolor": "#eeeeee", "zeroline": False, "linecolor": "#444444"}
-    ends = [min(axis.at.values()) - 0.5, max(axis.at.values()) + 0.5]
-    shapes = [
-        {
-            "type": "rect",
-            "xref": "x",
-            "yref": "paper",
-            "x0": left - 0.25,
-            "x1": right + 0.25,
-            "y0": 0,
-            "y1": 1,
-            "fillcolor": _HIGH,
-            "line": {"width": 0},
-            "layer": "below",
-        }
-        for _, left, right in axis.titles
-    ]
-    names = [
-        {
-            "text": escape(name),
-            "x": (left + right) / 2,
-            "y": 1.0,
-            "yref": "paper",
-            "yanchor": "bottom",
-            "showarrow": False,
-            "font": {"size": 11},
-        }
-        for name, left, right in axis.titles
-    ]
-    shown = {label: text for label, text in axis.ticks.items() if text}
-    return {
-        "template": "none",
-        "title": {"text": escape(title), "x": 0.02, "xanchor": "left"},
-        "xaxis": {
-            **lines,
-            "showgrid": True,
-            "tickvals": [axis.at[label] for label in shown],
-            "ticktext": [escape(text) for text in shown.values()],
-            "range": ends,
-            "automargin": True,
-            "title": {"text": "stage; where a stretch is named, step within it (log)"},
-        },
-        "yaxis": {**lines, "title": {"text": escape(y_label)}},
-        "shapes": shapes,
-        "annotations": names,
-        "legend": {"orientation": "v"},
-        "margin": {"t": 110},
-        "hovermode": "closest",
-    }
 
 
 def _transparent(colour: str) -> str:

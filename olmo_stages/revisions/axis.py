@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
-from olmo_stages.figures.trajectory import Axis
+from olmo_stages.figures.axis import Axis
 from olmo_stages.lineage import lineage_order
 from olmo_stages.revisions.names import MAIN, Revision, in_order, parse
 from olmo_stages.stages import catalogue
