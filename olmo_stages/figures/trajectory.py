@@ -13,6 +13,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe & Ito 2008, told apart with any colour vision."""
 
 _GREY = "#999999"
+_HALF = 0.2  # of the width of a range at a label that no other is joined to
 _DEEP, _SHALLOW = (0, 34, 78), (230, 200, 40)
 
 
@@ -200,7 +201,14 @@ def _band(line: Line, axis: Axis) -> dict[str, Any]:
 
 
 def _null(line: Line, axis: Axis) -> dict[str, Any]:
-    return _ranges(line, axis, _transparent(line.colour)) | {"name": escape(line.name)}
+    ranges = _ranges(line, axis, _transparent(line.colour)) | {"name": escape(line.name)}
+    joined = {label for pair in _joined(line, axis) for label in pair}
+    for label, row in line.rows.items():
+        if label not in joined and (ends := _ends(row)) is not None:
+            left, right = axis.at[label] - _HALF, axis.at[label] + _HALF
+            ranges["x"] += [left, right, right, left, left, None]
+            ranges["y"] += [ends[0], ends[0], ends[1], ends[1], ends[0], None]
+    return ranges
 
 
 def _ranges(line: Line, axis: Axis, fill: str) -> dict[str, Any]:

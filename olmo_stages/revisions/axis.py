@@ -61,7 +61,9 @@ def training_axis(labels: Iterable[str]) -> Axis:
             ticks |= _ticks(run, places, whole=whole)
             told |= _told(run)
             if run.steps:
-                titles.append((run.title, left, right))
+                named = any(title.partition(" ")[0] == run.stage for title, *_ in titles)
+                title = run.title.removeprefix(f"{run.stage} ") if named else run.title
+                titles.append((title, left, right))
     joins = [pair for runs in by_stage.values() for pair in _within(runs)]
     joins += _between(by_stage)
     return Axis(at, ticks, tuple(titles), tuple(joins), told)

@@ -27,7 +27,7 @@ def test_later_phases_have_room_of_their_own():
     # 1.41M, then 1.46M and 1.47M steps in all: together on one log axis less than a hair.
     axis = training_axis(BASE)
     assert min(gaps(axis, BASE[4:])) >= 1.0
-    assert [title for title, *_ in axis.titles] == ["base stage1", "base stage2", "base stage3"]
+    assert [title for title, *_ in axis.titles] == ["base stage1", "stage2", "stage3"]
 
 
 def test_step_0_has_a_place_before_the_first():

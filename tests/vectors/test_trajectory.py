@@ -133,6 +133,12 @@ def test_the_null_is_a_band():
     assert {it for it in band["y"] if it is not None} == {-0.2, 0.3}
 
 
+def test_the_null_of_a_stage_that_is_joined_to_no_other_is_a_bar():
+    jobs = [job("think_sft"), job("rl_zero_math")]
+    band = traces(trajectories(jobs).figures["cosine_raw"], "null: same relabelling in both, 95 %")
+    assert band[0]["x"].count(None) == 2
+
+
 def test_intervals_are_bands_along_the_line():
     data = json.loads(trajectories(sweep()).figures["cosine_raw"])["data"]
     bands = [it for it in data if it.get("fill") and it["legendgroup"] == "cosine"]
