@@ -135,6 +135,37 @@ def report(sweep: Annotated[Path, typer.Argument(help="Folder of a sweep.")]) ->
     show_across(assemble(sweep, statuses))
 
 
+@app.command("export")
+def export_vectors(  # noqa: PLR0913  (options of the command line)
+    folder: Annotated[Path, typer.Argument(help="Folder of a job's result, or of a sweep.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder, or a file for one vector; default: here."),
+    ] = None,
+    format: Annotated[
+        Literal["safetensors", "gguf", "steering-vectors"],
+        typer.Option(help="gguf is for llama.cpp and repeng."),
+    ] = "safetensors",
+    trait: Annotated[str | None, typer.Option(help="Only this trait.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Only these layers: 3,7 or 3-7.")] = None,
+    side: Annotated[
+        Literal["stage", "reference"], typer.Option(help="Whose vector of the comparison.")
+    ] = "stage",
+    unit: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--unit", help="Divide each vector by its length.")
+    ] = False,
+    force: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--force", help="Replace files that are there already.")
+    ] = False,
+) -> None:
+    """Write trait vectors as files that this package or other tools load."""
+    from olmo_stages import export
+
+    wanted = export.Wanted(format, trait, export.parse_layers(layers), side, unit, force)
+    for line in export.describe(export.export(folder, output, wanted), format):
+        typer.echo(line)
+
+
 @mini.command("build")
 def build(
     stages: Annotated[
