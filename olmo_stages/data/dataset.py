@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from olmo_stages.data.responses import Respond, Response, check_unanswered
 from olmo_stages.errors import DataError
 from olmo_stages.types import Example, Format
 
@@ -22,12 +23,16 @@ class Dataset:
             comparison (`chat_native`), or between texts and chats (`auto`). It changes no prompt.
         notes: what a reader of the results must know about the data, one sentence each: as what a
             file was read, what was left out. No part of the content.
+        respond: who completes the examples before they are read; None = nobody.
+        responses: what was written to each example, by its id; None = nothing (yet).
 
     Raises:
+        ConfigError: texts that are read raw are to be completed.
         DataError: no examples, duplicate ids, texts and chats that `auto` would put into different
             formats, or within a trait: the same text in two groups or with two labels, one class
             only, a class that lies in one group and so cannot be split, a pair that is not one
-            example of either label in one group.
+            example of either label in one group, or chats that are answered already are to be
+            completed.
     """
 
     name: str
@@ -35,25 +40,32 @@ class Dataset:
     format: Format = "auto"
     mix_formats: bool = False
     notes: tuple[str, ...] = ()
+    respond: Respond | None = None
+    responses: Mapping[str, Response] | None = None
 
     def __post_init__(self) -> None:
         if not self.examples:
             raise DataError(f"data {self.name!r} holds no examples")
+        _check_characters(self.name, self.examples)
         _check_ids(self.name, self.examples)
         for trait, examples in by_trait(self.examples).items():
             name = f"{self.name}: {trait}" if trait and len(self.traits) > 1 else self.name
             _check_texts(name, examples)
             _check_classes(name, examples)
-        _check_pairs(self.name, self.examples)
+            _check_pairs(name, examples)
         if self.format == "auto" and not self.mix_formats:
             _check_kinds(self.name, self.examples)
+        if self.respond is not None:
+            check_unanswered(self.name, self.examples, self.format)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the content in order: ids, groups, labels, traits, pairs, texts, ..."""
+        """SHA-256 over the content in order: ids, groups, labels, traits, texts, responses, ..."""
         sha = hashlib.sha256()
         for e in self.examples:
             row = [e.id, e.group, e.label, e.trait, e.polarity, e.pair, *content(e)]
+            if self.responses is not None:
+                row += ["response", *self.responses[e.id].token_ids]
             sha.update(json.dumps(row).encode("utf-8") + b"\n")
         return sha.hexdigest()
 
@@ -91,6 +103,19 @@ def content(example: Example) -> list[str]:
 def content_id(example_content: list[str]) -> str:
     """Return an id made from content alone, for examples that come without one."""
     return hashlib.sha256(json.dumps(example_content).encode("utf-8")).hexdigest()[:16]
+
+
+def _check_characters(name: str, examples: tuple[Example, ...]) -> None:
+    # JSON may hold half of a character ("\\ud83d"), which no tokenizer and no file takes.
+    for number, e in enumerate(examples, start=1):
+        for part in (e.id, e.group, e.trait, e.polarity, e.pair, *content(e)):
+            try:
+                part.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"data {name!r}: example {number} holds {part[error.start]!r}, half of a "
+                    "character; correct the text"
+                ) from error
 
 
 def _check_ids(name: str, examples: tuple[Example, ...]) -> None:
@@ -157,11 +182,11 @@ def _check_pairs(name: str, examples: tuple[Example, ...]) -> None:
                 f"data {name!r}: pair {pair!r:.60} has {n[0]} examples of label 1 and {n[1]} of "
                 "label 0; a pair is one of each, and an example without counterpart has no pair"
             )
-        if len({(example.trait, example.group) for example in members}) > 1:
-            groups = ", ".join(repr(example.group) for example in members)
+        one, other = members
+        if one.group != other.group:
             raise DataError(
-                f"data {name!r}: the two sides of pair {pair!r:.60} differ in group or trait "
-                f"(groups {groups}); give both the same"
+                f"data {name!r}: the two sides of pair {pair!r:.60} are in the groups "
+                f"{one.group!r:.60} and {other.group!r:.60}; give both the same"
             )
 
 

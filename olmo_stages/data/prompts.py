@@ -31,6 +31,7 @@ class Rendered:
         response: where the response begins, if the last turn is the assistant's: the text before
             is what the model would be prompted with.
         parts: reasoning and answer within the response; see `olmo_stages.data.traces`.
+        generated: token ids of the response, where a model wrote it; None = it is tokenised.
     """
 
     id: str
@@ -39,3 +40,4 @@ class Rendered:
     format: Literal["raw", "scaffold", "chat_fixed", "chat_native"]
     response: int | None = None
     parts: tuple[Span, ...] = ()
+    generated: tuple[int, ...] | None = None

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int
 
+from olmo_stages.data.generated import places
 from olmo_stages.data.prompts import Rendered, Span
 from olmo_stages.errors import DataError, ModelError
 
@@ -129,7 +130,8 @@ def tokenize(rendered: Rendered, tokenizer: Tokenizer, max_length: int) -> Promp
 
     Those that the tokenizer added stay when a text is cut: what goes is the oldest text, not the
     BOS. The tokens before a response are those of the prompt alone, as when the model generates:
-    where a token would straddle the two, they are tokenised apart and joined.
+    where a token would straddle the two, they are tokenised apart and joined. A response that a
+    model wrote has the very tokens that it wrote.
 
     Args:
         rendered: the prompt's text and spans.
@@ -208,11 +210,24 @@ def _whole(rendered: Rendered, tokenizer: Tokenizer) -> tuple[_Encoded, int | No
         return whole, None, False
     prompt = _encode(rendered, rendered.text[: rendered.response], tokenizer)
     n_prompt = len(prompt.ids)
+    if rendered.generated is not None:
+        return prompt + _generated(rendered, rendered.generated, tokenizer), n_prompt, False
     if np.array_equal(whole.ids[:n_prompt], prompt.ids):
         return whole, n_prompt, False
     response = _call(rendered.text[rendered.response :], tokenizer, add=False)
     moved = _Encoded(response.ids, response.offsets + rendered.response, response.added)
     return prompt + moved, n_prompt, True
+
+
+def _generated(rendered: Rendered, token_ids: tuple[int, ...], tokenizer: Tokenizer) -> _Encoded:
+    """The tokens of a response as a model wrote them, and those behind it."""
+    response = rendered.spans[-1]
+    text = rendered.text[response.start : response.stop]
+    offsets = places(rendered.id, token_ids, text, tokenizer) + response.start
+    ids = np.asarray(token_ids, dtype=np.int64)
+    written = _Encoded(ids, offsets, np.zeros(len(ids), dtype=bool))
+    end = _call(rendered.text[response.stop :], tokenizer, add=False)
+    return written + _Encoded(end.ids, end.offsets + response.stop, end.added)
 
 
 def _encode(rendered: Rendered, text: str, tokenizer: Tokenizer) -> _Encoded:
