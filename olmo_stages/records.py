@@ -18,6 +18,8 @@ from olmo_stages.atomic import restore_folder, safe_name, write_folder
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.provenance import Times, now, provenance, redact, redact_arguments
 from olmo_stages.statuses import State, Status, read_statuses, write_status
+from olmo_stages.tables import Tables
+from olmo_stages.tables import parquet as table_parquet
 from olmo_stages.types import Measurement, Result, Stage
 
 __all__ = [
@@ -49,7 +51,8 @@ _MARK = "result.json"
 _ROWS = "measurements.jsonl"
 _PROVENANCE = "provenance.json"
 _FIGURES = "figures"
-_OWN = frozenset({MEASUREMENTS, TENSORS, TRACKING, _MARK, _ROWS, _PROVENANCE, _FIGURES})
+_TABLES = "tables"
+_OWN = frozenset({MEASUREMENTS, TENSORS, TRACKING, _MARK, _ROWS, _PROVENANCE, _FIGURES, _TABLES})
 
 # Arrow's and pandas' names of the types of a measurement's fields.
 _KINDS: Mapping[object, tuple[str, str]] = {
@@ -157,11 +160,13 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
             result cannot be stored.
     """
     figures = {name: f"{_FIGURES}/{safe_name(name)}.json" for name in result.figures}
+    tables = {name: f"{_TABLES}/{safe_name(name)}.parquet" for name in result.tables}
     files = {
         MEASUREMENTS: parquet(result.measurements),
         _ROWS: _json_lines(result.measurements),
         TENSORS: _safetensors(result.tensors),
         **{figures[name]: text.encode() for name, text in result.figures.items()},
+        **{tables[name]: table_parquet(name, it) for name, it in result.tables.items()},
         _PROVENANCE: _pretty(provenance),
     }
     mark = {
@@ -170,6 +175,7 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
         "headline": dict(result.headline),
         "warnings": list(result.warnings),
         "figures": figures,
+        "tables": tables,
         "files": {
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
@@ -181,21 +187,26 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
 def read(folder: Path) -> Recorded:
     """Read a result back, every file checked against its digest.
 
+    Tables may be large, so that each is read only when it is asked for.
+
     Raises:
         StoreError: if there is no finished result, or a file of it is damaged.
     """
     import pyarrow.parquet as pq
 
     mark = read_mark(folder)
+    tables: dict[str, str] = mark.get("tables", {})
     files: dict[str, bytes] = {}
     for name, expected in mark["files"].items():
         try:
-            data = (folder / name).read_bytes()
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                files[name] = b"" if name in tables.values() else file.read()
         except OSError as error:
             raise StoreError(_damaged(folder, name)) from error
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        if found != expected["sha256"]:
             raise StoreError(_damaged(folder, name))
-        files[name] = data
     rows = pq.read_table(io.BytesIO(files[MEASUREMENTS])).to_pylist()
     result = Result(
         measurements=tuple(Measurement(**row) for row in rows),
@@ -203,6 +214,7 @@ def read(folder: Path) -> Recorded:
         figures={name: files[path].decode() for name, path in mark["figures"].items()},
         headline=mark["headline"],
         warnings=tuple(mark["warnings"]),
+        tables=Tables({name: folder / path for name, path in tables.items()}),
     )
     return Recorded(result, json.loads(files[_PROVENANCE]), mark_digest(mark))
 

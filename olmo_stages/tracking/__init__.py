@@ -303,7 +303,8 @@ def _artifact(copy: _Copy) -> Any:  # noqa: ANN401  (wandb is imported late)
 
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{copy.job.analysis}-{copy.job.run_id}")
     artifact = wandb.Artifact(name, type="result", metadata={"result_digest": copy.digest})
-    for file in (MEASUREMENTS, TENSORS):
+    tables = read_mark(copy.folder).get("tables", {}).values()
+    for file in (MEASUREMENTS, TENSORS, *tables):
         if (copy.folder / file).stat().st_size <= _LARGEST_FILE:
             artifact.add_file(str(copy.folder / file), name=file, skip_cache=True)
         else:

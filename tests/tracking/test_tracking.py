@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_an_offline_run_holds_a_row_a_layer_with_the_layer_as_the_step(tmp_path)
     names = json.dumps(artifacts)
     assert "measurements.parquet" in names
     assert "tensors.safetensors" in names
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_table_is_copied_only_if_it_is_small(tmp_path, monkeypatch, caplog, small):
+    job, plain, folder = finished(tmp_path)
+    numbers = np.random.default_rng(0).normal(size=2000)
+    with_table = replace(plain, tables={"tokens": {"layer_0": numbers}})
+    write(folder, with_table, {"job": job.describe(), "git": {"commit": "c1"}})
+    if not small:
+        monkeypatch.setattr(tracking, "_LARGEST_FILE", 15e3)
+    record(tmp_path, job, with_table, folder)
+    lines = [json.loads(line) for line in inspect(runs(tmp_path)[0]).splitlines()]
+    sent = json.dumps([line["artifact"] for line in lines if line["type"] == "artifact"])
+    assert "measurements.parquet" in sent
+    assert ("tables/tokens.parquet" in sent) is small
+    assert ("tables/tokens.parquet" in caplog.text) is not small
 
 
 def test_everything_stays_under_the_directory(tmp_path):
