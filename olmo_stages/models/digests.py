@@ -56,9 +56,9 @@ def weight_files(path: Path) -> tuple[Path, ...]:
     names = weight_names(path)[1:]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
+        others = f", as are {len(missing) - 1} others of {len(names)}" if missing[1:] else ""
         raise ModelError(
-            f"{path}: {missing[0]} is named by {INDEX} but missing, as are {len(missing) - 1} "
-            f"others of {len(names)}; download it again"
+            f"{path}: {missing[0]} is named by {INDEX} but missing{others}; download it again"
         )
     return tuple(path / name for name in names)
 
@@ -71,11 +71,18 @@ def weight_names(path: Path) -> list[str]:
     """
     try:
         index = json.loads((path / INDEX).read_text()) if (path / INDEX).is_file() else None
-        return [SINGLE, *(sorted(set(index["weight_map"].values())) if index else ())]
+        names = sorted(set(index["weight_map"].values())) if index else []
+        outside = [name for name in names if Path(name).name != name]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{path / INDEX}: cannot be read ({type(error).__name__}); download it again"
         ) from error
+    if outside:
+        raise ModelError(
+            f"{path / INDEX}: names {outside[0]}, which is not in the checkpoint's own directory; "
+            "put all shards beside their index"
+        )
+    return [SINGLE, *names]
 
 
 def _why_no_weights(path: Path) -> str:

@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import digests, rope
+from olmo_stages.models import config_fields, digests, rope
 
 RETROFIT = "olmo2-retrofit"
 """Name of the OLMo 3 architecture before its release; some RL-Zero checkpoints still carry it."""
 
-_RETROFIT_WINDOW = 4097
+OLMO3 = "olmo3"
+OLMO = (OLMO3, RETROFIT, "olmo2")
+"""Values of `model_type` of OLMo 2 and OLMo 3."""
+
+RETROFIT_WINDOW = 4097
+"""How `olmo2-retrofit` spells a window of 4096."""
+
 WINDOW = 4096
 """Tokens that a sliding-window layer of OLMo 3 attends to, the current one included."""
 
@@ -32,7 +38,15 @@ def check_config(path: Path, quantisation: str = "none") -> None:
     config = digests.read_config(path)
     if config.get("quantization_config") is not None:
         _check_quantised(where, config["quantization_config"], quantisation)
-    _check_olmo2(where, config)
+    if not config.get("model_type"):
+        known = "olmo2" if any("Olmo2" in it for it in config.get("architectures") or ()) else OLMO3
+        raise ModelError(
+            f'{where}: config.json has no model_type; write "model_type": "{known}" if it is one, '
+            "or take the config.json that was saved with these weights"
+        )
+    if config["model_type"] in OLMO:
+        _check_olmo2(where, config)
+        config_fields.check(where, config)
     rope.expected(where, config)
 
 
@@ -82,7 +96,7 @@ def native_config(path: Path) -> Any:  # noqa: ANN401 (a config of transformers)
     if config.get("model_type") == RETROFIT:
         # With its old name AutoTokenizer would not know it either.
         found = Olmo3Config.from_dict(config | {"model_type": "olmo3"})
-        if found.sliding_window == _RETROFIT_WINDOW:
+        if found.sliding_window == RETROFIT_WINDOW:
             found.sliding_window = WINDOW
         return found
     try:

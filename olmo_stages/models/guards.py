@@ -61,9 +61,11 @@ def check_keys(where: str, info: Mapping[str, Any]) -> None:
         ("misshapen", mismatched),
     ):
         if names:
+            count = "1 weight is" if len(names) == 1 else f"{len(names)} weights are"
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             raise ModelError(
-                f"{where}: {len(names)} {kind} weights, e.g. {', '.join(names[:3])}; the "
-                f"checkpoint is incomplete or of another architecture: {_remedy(names)}"
+                f"{where}: {count} {kind} ({shown}); the checkpoint is incomplete or of another "
+                f"architecture: {_remedy(names)}"
             )
 
 
@@ -96,22 +98,69 @@ def check_head(where: str, model: Any) -> None:  # noqa: ANN401 (any model of tr
         )
 
 
-def check_finite(where: str, model: torch.nn.Module) -> None:
-    """Refuse weights that are not finite.
+class Values:
+    """Looks at the values of weights one by one, and refuses what no training leaves behind.
 
     The smallest and the largest value are looked at, which are nan if any value is, so that no
     second tensor of the weight's size is made.
 
-    Raises:
-        ModelError: names the first such parameter.
+    Args:
+        where: the checkpoint, for messages.
+        dtype: in which the weights must be finite.
     """
-    for name, parameter in model.named_parameters():
-        low, high = parameter.aminmax()
+
+    def __init__(self, where: str, dtype: torch.dtype) -> None:
+        self.where, self.dtype = where, dtype
+        self._zero: list[str] = []
+        self._n_matrices = 0
+
+    def look(self, name: str, weight: torch.Tensor) -> None:
+        """Look at one weight.
+
+        Raises:
+            ModelError: it is not finite.
+        """
+        if not weight.is_floating_point() or not weight.numel():
+            return
+        low, high = (value.to(self.dtype) for value in weight.aminmax())
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise ModelError(
-                f"{where}: weight {name} is not finite in {parameter.dtype}; download the "
+                f"{self.where}: weight {name} is not finite in {self.dtype}; download the "
                 "checkpoint again or use compute.dtype=float32"
             )
+        if weight.ndim == 2:
+            self._n_matrices += 1
+            if not bool(low) and not bool(high):
+                self._zero.append(name)
+
+    def check_zeros(self) -> None:
+        """Refuse a checkpoint that was saved before its weights were gathered, or never filled.
+
+        One matrix of zeros may be an ablation.
+
+        Raises:
+            ModelError: the embeddings are zero, or at least half of all matrices.
+        """
+        embedding = [name for name in self._zero if "embed" in name]
+        if embedding or 2 * len(self._zero) >= max(self._n_matrices, 1):
+            shown = (embedding or self._zero)[0]
+            raise ModelError(
+                f"{self.where}: all values of {len(self._zero)} of {self._n_matrices} matrices are "
+                f"0, of {shown} for one; the weights were never filled in: download the "
+                "checkpoint again, or save it with all its shards gathered"
+            )
+
+
+def check_values(where: str, model: torch.nn.Module, dtype: str) -> None:
+    """Refuse weights that are not finite, and a model whose weights are zero.
+
+    Raises:
+        ModelError: names the first such weight.
+    """
+    values = Values(where, getattr(torch, dtype))
+    for name, parameter in model.named_parameters():
+        values.look(name, parameter)
+    values.check_zeros()
 
 
 def check_dtypes(where: str, path: Path) -> None:

@@ -89,9 +89,9 @@ def load(
         guards.check_head(where, model)
         model = model.eval().requires_grad_(requires_grad=False)
         if not placed:
-            guards.check_finite(where, model)
+            guards.check_values(where, model, dtype)
         elif stage.random_init is None:
-            placement.check_finite(where, checkpoint.path, dtype)
+            placement.check_values(where, checkpoint.path, dtype)
         placement.settle(model)
         with placement.running(where, quantisation):
             decoder = find_decoder(model)

@@ -9,6 +9,7 @@ import torch
 
 from olmo_stages.errors import ModelError
 from olmo_stages.models import digests
+from olmo_stages.models.guards import Values
 
 
 def options(
@@ -81,8 +82,8 @@ def running(where: str, quantisation: str) -> Iterator[None]:
         ) from error
 
 
-def check_finite(where: str, path: Path, dtype: str) -> None:
-    """Refuse weight files with values that are not finite, before quantisation hides them.
+def check_values(where: str, path: Path, dtype: str) -> None:
+    """Refuse weight files with values that are not finite or zero, before quantisation hides them.
 
     One tensor at a time is read, since a quantised model no longer has the values, and a model
     that is spread out keeps some of them off its devices.
@@ -92,15 +93,9 @@ def check_finite(where: str, path: Path, dtype: str) -> None:
     """
     from safetensors import safe_open
 
+    values = Values(where, getattr(torch, dtype))
     for file in digests.weight_files(path):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 (no mapping)
-                tensor = weights.get_tensor(name)
-                if not tensor.is_floating_point() or not tensor.numel():
-                    continue
-                low, high = (value.to(getattr(torch, dtype)) for value in tensor.aminmax())
-                if not bool(torch.isfinite(low) & torch.isfinite(high)):
-                    raise ModelError(
-                        f"{where}: weight {name} is not finite in {dtype}; download the checkpoint "
-                        "again or use compute.dtype=float32"
-                    )
+                values.look(name, weights.get_tensor(name))
+    values.check_zeros()

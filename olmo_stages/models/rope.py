@@ -6,6 +6,7 @@ ways without a word, so it is worked out here from the file, independently of th
 compared with what every block receives (`olmo_stages.models.discovery`).
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def expected(where: str, config: Mapping[str, Any]) -> dict[str, Rope] | None:
     if config.get("model_type") not in {"olmo3", "olmo2-retrofit"}:
         return None
     types = config.get("layer_types") or (SLIDING, FULL)
-    asked = {kind: _asked(where, config, kind) for kind in sorted(set(types))}
+    asked = {kind: said(where, config, kind) for kind in sorted(set(types))}
     _check_kinds(where, config, asked)
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     return {kind: _rope(where, spec, width) for kind, spec in asked.items()}
@@ -78,17 +79,44 @@ def differs(ropes: Mapping[str, Rope] | None) -> bool:
     )
 
 
-def _asked(where: str, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def said(where: str, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """What config.json says of one kind of layer, in any of the three ways of writing it.
+
+    Args:
+        where: the checkpoint, for messages.
+        config: its config.json, of an OLMo 3.
+        kind: of layer.
 
     Raises:
         ModelError: it says it in a way that transformers does not read.
     """
+    found = _said(where, config, kind)
+    if found.get("type", "default") != "default" and not found.get("rope_type"):
+        raise ModelError(
+            f'{where}: config.json has "type": "{found["type"]}" in its rotary parameters, which '
+            f'transformers does not read; write "rope_type": "{found["type"]}"'
+        )
+    theta = found.setdefault("rope_theta", THETA)
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 1:
+        raise ModelError(
+            f"{where}: config.json has rope_theta {theta!r}, which is no base of frequencies; "
+            f"OLMo 3 was trained with {THETA:.0f}"
+        )
+    return found
+
+
+def _said(where: str, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    for name in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(name) or {}, Mapping):
+            raise ModelError(
+                f"{where}: config.json has {name} {config[name]!r}, which are no named values; "
+                f"{_REMEDY}"
+            )
     given, legacy = config.get("rope_parameters"), config.get("rope_scaling")
-    theta = config.get("rope_theta", THETA)
     if not given:
         # As released: rope_scaling is of the full-attention layers only.
-        return {"rope_theta": theta, **(legacy if legacy and kind == FULL else {})}
+        scaling = legacy if legacy and kind == FULL else {}
+        return {**_theta(where, config, legacy or {}), **scaling}
     if FULL not in given and SLIDING not in given:
         if _kind(given) != "default":
             raise ModelError(
@@ -97,11 +125,31 @@ def _asked(where: str, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
                 f"{_REMEDY}"
             )
         return dict(given)
-    if not given.get(kind):
+    if not given.get(kind) or not isinstance(given[kind], Mapping):
         raise ModelError(
             f"{where}: config.json has no rope_parameters for its {kind} layers; {_REMEDY}"
         )
     return dict(given[kind])
+
+
+def _theta(where: str, config: Mapping[str, Any], scaling: Mapping[str, Any]) -> dict[str, Any]:
+    """The base of all layers, as released checkpoints give it, outside of `rope_parameters`.
+
+    Raises:
+        ModelError: transformers would read it for the full-attention layers alone.
+    """
+    theta = config.get("rope_theta", THETA)
+    kinds = config.get("layer_types") or (SLIDING,)
+    if theta != THETA and SLIDING in kinds and isinstance(theta, int | float):
+        default = {"rope_type": "default", "rope_theta": theta}
+        meant = {FULL: {**default, **scaling}, SLIDING: default}
+        raise ModelError(
+            f"{where}: config.json has rope_theta {theta}, of which transformers reads "
+            f"{THETA:.0f} for the sliding-window layers; if it was trained with {theta} in all "
+            f"layers, write rope_parameters: {json.dumps(meant)} in place of rope_theta and "
+            "rope_scaling"
+        )
+    return {"rope_theta": theta}
 
 
 def _check_kinds(
@@ -138,13 +186,20 @@ def _rope(where: str, spec: Mapping[str, Any], width: int) -> Rope:
             f"{where}: rope type {kind!r} in config.json; an OLMo 3 has default or yarn, and "
             "others are not supported"
         )
-    try:
-        return _yarn(spec, plain, base, width)
-    except KeyError as error:
+    for name in ("factor", "original_max_position_embeddings"):
+        if not isinstance(spec.get(name), int | float):
+            raise ModelError(
+                f"{where}: the YaRN parameters in config.json lack '{name}'; copy rope_scaling "
+                "from the config.json of the stage it was trained from"
+            )
+    if spec.get("truncate", True) is not True:
         raise ModelError(
-            f"{where}: the YaRN parameters in config.json lack {error}; copy rope_scaling from the "
-            "config.json of the stage it was trained from"
-        ) from error
+            f'{where}: config.json has "truncate": {json.dumps(spec["truncate"])} in its YaRN '
+            "parameters, which transformers does not read where kinds of layer differ, and which "
+            "the released OLMo 3 have not; leave it out if the model was trained by transformers "
+            "or is the released one"
+        )
+    return _yarn(spec, plain, base, width)
 
 
 def _yarn(
@@ -158,10 +213,27 @@ def _yarn(
         return width * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = (pair_of(float(spec.get(n) or d)) for n, d in (("beta_fast", 32), ("beta_slow", 1)))
-    if spec.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, width - 1)
+    low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
     stretched = np.clip((np.arange(width // 2) - low) / max(high - low, 1e-3), 0, 1)
     inverse = plain / factor * stretched + plain * (1 - stretched)
-    scaling = spec.get("attention_factor") or 0.1 * math.log(factor) + 1
-    return Rope("yarn", inverse, float(scaling))
+    return Rope("yarn", inverse, attention_factor(spec))
+
+
+def attention_factor(spec: Mapping[str, Any]) -> float:
+    """The factor on cosine and sine that YaRN parameters ask for.
+
+    Args:
+        spec: with `factor`; `attention_factor`, or `mscale` and `mscale_all_dim`, where given.
+    """
+    given = spec.get("attention_factor")
+    if given is not None:
+        return float(given)
+    factor, scales = spec["factor"], (spec.get("mscale"), spec.get("mscale_all_dim"))
+    if all(scales):
+        above, below = (_attention_factor(factor, float(it)) for it in scales if it)
+        return above / below
+    return _attention_factor(factor, 1.0)
+
+
+def _attention_factor(factor: float, scale: float) -> float:
+    return 0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import digests, families
+from olmo_stages.models import digests, families, vocabulary
 from olmo_stages.models.checkpoints import Checkpoint
 
 PROBE = "It's 12345;\n\n\nif a>\n\nHi"
@@ -14,7 +14,13 @@ line ends, several line ends."""
 DOLMA2_IDS = (2181, 596, 220, 4513, 1774, 5322, 333, 264, 1363, 13347)
 """Its ids in OLMo 2 and OLMo 3 (`allenai/dolma2-tokenizer`)."""
 
-_OLMO = {"olmo2", "olmo3", families.RETROFIT}
+RARER = " DON'T  x   \n\tcafe\u0301"
+"""A second text, for OLMo's alone: capitals after an apostrophe, runs of spaces, an accent that
+other tokenizers join to its letter."""
+
+RARER_IDS = (45373, 17773, 220, 865, 5996, 197, 936, 1897, 54939)
+"""Its ids."""
+
 # Of the released checkpoints; OLMo 2 pads its embeddings.
 _OLMO_VOCABULARIES = {100278, 100352}
 _FILE = "tokenizer.json"
@@ -42,9 +48,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 (transformers
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     name = f"tokenizer of {path} ({type(tokenizer).__name__})"
     _check_file(name, path, ids)
-    olmo = config.get("model_type") in _OLMO
+    olmo = config.get("model_type") in families.OLMO
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        vocabulary.check_no_dropout(name, backend)
     if olmo and (config.get("vocab_size") in _OLMO_VOCABULARIES or _is_dolma2(tokenizer)):
-        _check_stored(name, ids)
+        _check_stored(name, tokenizer)
+        vocabulary.check_dolma2(name, backend)
     else:
         _check_round_trip(name, tokenizer, ids)
     _check_width(name, tokenizer, config)
@@ -60,8 +70,12 @@ def _load(path: Path, config: dict[str, Any]) -> Any:  # noqa: ANN401
         return AutoTokenizer.from_pretrained(
             path, config=known, trust_remote_code=False, local_files_only=True
         )
-    # AttributeError: for an unknown model_type it reads fields of a config that has none.
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except Exception as error:
+        # AttributeError: for an unknown model_type it reads fields of a config that has none. A
+        # plain Exception is what the Rust library raises of a file that it cannot read.
+        known_kinds = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError)
+        if not isinstance(error, known_kinds) and type(error) is not Exception:
+            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(
             f"tokenizer of {path} cannot be loaded: {reason}; put one beside the "
@@ -90,11 +104,13 @@ def _is_dolma2(tokenizer: Any) -> bool:  # noqa: ANN401
     return tokenizer.decode(list(DOLMA2_IDS), clean_up_tokenization_spaces=False) == PROBE
 
 
-def _check_stored(name: str, ids: list[int]) -> None:
-    if tuple(ids) != DOLMA2_IDS:
-        raise ModelError(
-            f"{name} cuts {PROBE!r} into {ids}, not as OLMo's training data were cut; {_REMEDY}"
-        )
+def _check_stored(name: str, tokenizer: Any) -> None:  # noqa: ANN401
+    for text, wanted in ((PROBE, DOLMA2_IDS), (RARER, RARER_IDS)):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tuple(ids) != wanted:
+            raise ModelError(
+                f"{name} cuts {text!r} into {ids}, not as OLMo's training data were cut; {_REMEDY}"
+            )
 
 
 def _check_round_trip(name: str, tokenizer: Any, ids: list[int]) -> None:  # noqa: ANN401

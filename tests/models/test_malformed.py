@@ -10,11 +10,15 @@ from transformers import AutoConfig
 
 from olmo_stages.errors import ModelError
 from olmo_stages.models.checkpoints import Checkpoint, locate
+from olmo_stages.models.digests import INDEX
 from olmo_stages.models.loading import load
 from olmo_stages.models.malformed import malformed
 from olmo_stages.types import Member, Stage
+from tests.models.released import RELEASED
 
 WEIGHTS = "model.safetensors"
+YARN = RELEASED["rope_scaling"]
+OLDER = {"type" if key == "rope_type" else key: value for key, value in YARN.items()}
 
 
 def load_here(path):
@@ -30,9 +34,24 @@ def load_here(path):
         ({"sliding_window": None}, "sliding_window"),
         ({"rope_scaling": "yarn"}, ""),
         ({"max_position_embeddings": None}, "max_position_embeddings"),
-        ({"hidden_size": None}, ""),
+        ({"hidden_size": None}, "no hidden_size"),
+        ({"layer_types": ["chunked_attention"] * 4}, "'chunked_attention' in layer_types"),
+        ({"layer_types": ["full_attention"] * 3}, "3 entries for 4 layers in layer_types"),
+        ({"sliding_window": 0}, "0 as sliding_window"),
+        ({"sliding_window": "4096"}, "'4096' as sliding_window"),
+        ({"num_attention_heads": 3}, "3, which does not divide hidden_size 32"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads 3, which does not divide"),
+        ({"vocab_size": None}, "no vocab_size"),
+        ({"model_type": None}, 'no model_type; write "model_type": "olmo3"'),
+        ({"rope_theta": None}, "rope_theta None"),
+        ({"rope_theta": -1, "rope_scaling": None}, "rope_theta -1"),
+        ({"rope_parameters": [1]}, "rope_parameters [1]"),
+        ({"rope_scaling": "yarn"}, "rope_scaling 'yarn'"),
+        ({"rope_scaling": YARN | {"factor": None}}, "lack 'factor'"),
+        ({"rope_scaling": YARN | {"truncate": False}}, '"truncate": false'),
+        ({"rope_scaling": OLDER}, 'write "rope_type": "yarn"'),
     ],
-    ids=["layer_types", "window", "rope", "context", "width"],
+    ids=lambda it: it if isinstance(it, str) else next(iter(it)),
 )
 def test_a_malformed_config_is_one_line_that_names_the_checkpoint(released, changes, word):
     path = released()
@@ -64,6 +83,44 @@ def test_integer_codes_are_not_taken_for_weights(released):
     save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="stored as I8"):
         load_here(path)
+
+
+@pytest.mark.parametrize(
+    ("zero", "said"),
+    [
+        (lambda name: "embed" in name, r"1 of \d+ matrices are 0, of model.embed_tokens.weight"),
+        (lambda name: "proj" in name, r"28 of 30 matrices are 0, of model.layers"),
+    ],
+    ids=["embeddings", "blocks"],
+)
+def test_weights_that_were_never_filled_in_are_refused(released, zero, said):
+    path = released()
+    weights = load_file(path / WEIGHTS)
+    for name, values in weights.items():
+        if zero(name):
+            values.zero_()
+    save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=said):
+        load_here(path)
+
+
+def test_an_ablated_block_is_no_mistake(released):
+    path = released()
+    weights = load_file(path / WEIGHTS)
+    for name in ("self_attn.o_proj", "mlp.down_proj"):
+        weights[f"model.layers.2.{name}.weight"].zero_()
+    save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
+    assert load_here(path).decoder.blocks
+
+
+def test_an_index_that_leads_out_of_the_directory_is_refused(released, tmp_path):
+    path = released(shards=2)
+    index = json.loads((path / INDEX).read_text())
+    index["weight_map"]["model.norm.weight"] = "../elsewhere.safetensors"
+    (path / INDEX).write_text(json.dumps(index))
+    shutil.copy(path / "model-00001-of-00002.safetensors", tmp_path / "elsewhere.safetensors")
+    with pytest.raises(ModelError, match=r"names ../elsewhere.safetensors, which is not in"):
+        locate(Stage("own", "custom", str(path)), tmp_path)
 
 
 def test_our_own_errors_pass_as_they_are():

@@ -3,12 +3,19 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from olmo_stages.errors import ModelError
+from olmo_stages.models import vocabulary
 from olmo_stages.models.checkpoints import Checkpoint
-from olmo_stages.models.tokenizer import DOLMA2_IDS, PROBE, load_tokenizer
+from olmo_stages.models.tokenizer import (
+    DOLMA2_IDS,
+    PROBE,
+    RARER,
+    RARER_IDS,
+    load_tokenizer,
+)
 from tests.models import dolma2
 from tests.models.released import released_config
 
@@ -18,6 +25,13 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("dolma2") / "tokenizer.json"
     dolma2.make().save(str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _digest_of_the_tests(monkeypatch):
+    """The tokenizer of the tests has fillers in place of most tokens."""
+    made = vocabulary.vocabulary_digest(dolma2.tokens())
+    monkeypatch.setattr(vocabulary, "DOLMA2", made)
 
 
 @pytest.fixture
@@ -48,8 +62,9 @@ def test_released_tokenizers_give_the_stored_ids(folder, model_type):
     tokenizer = load_tokenizer(
         folder(model_type=model_type, sliding_window=window, layer_types=types, architectures=None)
     )
-    assert tuple(tokenizer(PROBE)["input_ids"]) == DOLMA2_IDS
-    assert tokenizer.decode(DOLMA2_IDS) == PROBE
+    for text, ids in ((PROBE, DOLMA2_IDS), (RARER, RARER_IDS)):
+        assert tuple(tokenizer(text)["input_ids"]) == ids
+        assert tokenizer.decode(ids) == text
 
 
 def test_of_a_retrofit_transformers_alone_would_cut_otherwise(folder):
@@ -73,6 +88,85 @@ def test_the_written_remedy_helps(folder):
 def test_a_file_that_cuts_otherwise_than_olmo_is_refused(folder):
     with pytest.raises(ModelError, match="not as OLMo's training data were cut"):
         load_tokenizer(folder(change=cut_by_spaces))
+
+
+def passes_the_probes(tokenizer):
+    return all(
+        tuple(tokenizer.encode(text).ids) == ids
+        for text, ids in ((PROBE, DOLMA2_IDS), (RARER, RARER_IDS))
+    )
+
+
+def with_merges(path, pairs):
+    """Writes other merges into a tokenizer.json; the probe texts do not show it."""
+    content = json.loads(path.read_text())
+    content["model"]["merges"] = pairs
+    path.write_text(json.dumps(content))
+    assert passes_the_probes(Tokenizer.from_file(str(path)))
+
+
+def test_merges_that_were_cut_short_are_refused(folder, tmp_path):
+    checkpoint, merges = folder(), dolma2.merges()
+    with_merges(tmp_path / "tokenizer.json", merges[:80_000])
+    said = r"20,000 of 100,256 tokens are never made by its 80,000 merges.*\(id 80256\)"
+    with pytest.raises(ModelError, match=said):
+        load_tokenizer(checkpoint)
+
+
+def test_merges_in_another_order_are_refused(folder, tmp_path):
+    """Both are made all the same, but a word with both is cut elsewhere."""
+    checkpoint, merges = folder(), dolma2.merges()
+    merges[90_000], merges[99_000] = merges[99_000], merges[90_000]
+    with_merges(tmp_path / "tokenizer.json", merges)
+    with pytest.raises(ModelError, match=r"its merges make .* before .* in another order"):
+        load_tokenizer(checkpoint)
+
+
+def test_several_ways_to_make_a_token_are_fine():
+    """As transformers writes merges that it makes from a tiktoken file."""
+    tokens = [*"abc", "ab", "bc", "abc"]
+    merges = [("a", "b"), ("b", "c"), ("a", "bc"), ("ab", "c")]
+    vocabulary.check_merges("here", tokens, merges)
+    vocabulary.check_merges("here", tokens, merges[:2] + merges[3:])
+    with pytest.raises(ModelError, match=r"1 of 6 tokens .* 'abc' \(id 5\) first"):
+        vocabulary.check_merges("here", tokens, merges[:3])
+
+
+def test_two_tokens_that_changed_places_are_refused(folder, tmp_path):
+    checkpoint = folder()
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocab, names = content["model"]["vocab"], dolma2.tokens()
+    one, other = names[90_000], names[99_000]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert passes_the_probes(Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
+    with pytest.raises(ModelError, match=r"other tokens than OLMo's at some of the ids"):
+        load_tokenizer(checkpoint)
+
+
+def test_merges_left_out_at_random_are_refused(folder):
+    def drop(tokenizer):
+        tokenizer.model.dropout = 1e-9
+
+    with pytest.raises(ModelError, match=r"at random \(dropout 1e-09\)"):
+        load_tokenizer(folder(change=drop, tokenizer_class="PreTrainedTokenizerFast"))
+
+
+def test_accents_that_are_joined_to_their_letter_are_refused(folder):
+    def compose(tokenizer):
+        tokenizer.normalizer = normalizers.NFC()
+
+    with pytest.raises(ModelError, match="not as OLMo's training data were cut"):
+        load_tokenizer(folder(change=compose))
+
+
+@pytest.mark.parametrize("content", ["{}", "{", "[]"])
+def test_a_file_that_is_no_tokenizer_is_one_line(folder, tmp_path, content):
+    checkpoint = folder()
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load_tokenizer(checkpoint)
+    assert "\n" not in str(caught.value)
 
 
 def test_of_other_vocabularies_no_ids_are_stored(folder):
