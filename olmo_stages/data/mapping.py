@@ -24,6 +24,8 @@ class Columns:
         id: unique name of a row; without it a digest of its content.
         trait: what the label is about.
         polarity: kind of statement, e.g. affirmative or negated.
+        pair: joins a row of label 1 with its counterpart of label 0; empty where it has none.
+            Without groups of their own the two are a group.
         positive: paired data: the text (or chat) that has the trait; instead of text and label.
         negative: paired data: its counterpart, put into the same group.
     """
@@ -35,6 +37,7 @@ class Columns:
     id: str | None = None
     trait: str | None = None
     polarity: str | None = None
+    pair: str | None = None
     positive: str | None = None
     negative: str | None = None
 
@@ -76,7 +79,7 @@ def limited(found: Sequence[Example], limit: int | None, seed: int) -> tuple[Exa
         The chosen examples in their order.
 
     Raises:
-        DataError: not even one group fits.
+        DataError: not even one group fits, or nothing is left of a trait.
     """
     if limit is None or len(found) <= limit:
         return tuple(found)
@@ -92,7 +95,11 @@ def limited(found: Sequence[Example], limit: int | None, seed: int) -> tuple[Exa
         room -= sizes[group]
     if not chosen:
         raise DataError(f"data.limit={limit} is smaller than a group; groups are kept whole")
-    return tuple(example for example in found if example.group in chosen)
+    left = tuple(example for example in found if example.group in chosen)
+    lost = {example.trait for example in found} - {example.trait for example in left}
+    if lost:
+        raise DataError(f"data.limit={limit} leaves nothing of trait {min(lost)!r}; give more")
+    return left
 
 
 def _resolve(columns: Columns, table: Table) -> dict[str, str]:
@@ -106,7 +113,8 @@ def _resolve(columns: Columns, table: Table) -> dict[str, str]:
     unlabelled_pairs = {"positive", "negative"} <= set(found) and "label" not in found
     if asked["positive"] or asked["negative"] or unlabelled_pairs:
         needed = ("positive", "negative")
-        for other in ("text", "messages", "label"):
+        found.pop("pair", None)
+        for other in ("text", "messages", "label", "pair"):
             if asked[other]:
                 raise ConfigError(f"data.columns: give positive and negative, or {other}, not both")
     else:
@@ -142,15 +150,19 @@ def _missing(table: Table, name: str, column: str) -> str:
 def _single(table: Table, row: Row, found: Mapping[str, str], trait: str, label: int) -> Example:
     key = "messages" if "messages" in found else "text"
     text, messages = _content(table, row, found[key], chat=key == "messages")
-    example_id = _value(table, row, found, "id") or content_id(_flat(text, messages))
+    own_trait = _value(table, row, found, "trait") or ""
+    example_id = _value(table, row, found, "id") or _digest(_flat(text, messages), own_trait)
+    cell = row.values.get(found.get("pair", ""))
+    pair = "" if is_missing(cell) else plain(cell)
     return Example(
         id=example_id,
-        group=_value(table, row, found, "group") or example_id,
+        group=_value(table, row, found, "group") or pair or example_id,
         label=label,
         text=text,
         messages=messages,
-        trait=_value(table, row, found, "trait") or trait,
+        trait=own_trait or trait,
         polarity=_value(table, row, found, "polarity") or "",
+        pair=pair,
     )
 
 
@@ -159,8 +171,9 @@ def _pair(table: Table, row: Row, found: Mapping[str, str], trait: str) -> list[
         1: _content(table, row, found["positive"], chat=None),
         0: _content(table, row, found["negative"], chat=None),
     }
-    digest = content_id([part for side in sides.values() for part in _flat(*side)])
-    pair_id = _value(table, row, found, "id") or digest
+    own_trait = _value(table, row, found, "trait") or ""
+    both = [part for side in sides.values() for part in _flat(*side)]
+    pair_id = _value(table, row, found, "id") or _digest(both, own_trait)
     return [
         Example(
             id=f"{pair_id}/{'positive' if label else 'negative'}",
@@ -168,11 +181,17 @@ def _pair(table: Table, row: Row, found: Mapping[str, str], trait: str) -> list[
             label=label,
             text=text,
             messages=messages,
-            trait=_value(table, row, found, "trait") or trait,
+            trait=own_trait or trait,
             polarity=_value(table, row, found, "polarity") or "",
+            pair=pair_id,
         )
         for label, (text, messages) in sides.items()
     ]
+
+
+def _digest(parts: list[str], own_trait: str) -> str:
+    # The same text may stand in a table once for each of several traits.
+    return content_id(parts) + (f"/{own_trait}" if own_trait else "")
 
 
 def _flat(text: str | None, messages: tuple[Message, ...] | None) -> list[str]:
@@ -213,7 +232,7 @@ def _messages(where: str, value: object) -> tuple[Message, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is no JSON; {remedy}") from error
     if not isinstance(value, list) or not value:
         raise DataError(f"{where} holds {value!r:.60}; {remedy}")

@@ -1,6 +1,7 @@
 """Files and Hugging Face data sets, read as rows of named values; nothing is interpreted here.
 
-Texts are never parsed for anything: csv keeps them as strings (a text `NA` stays `NA`).
+Texts are never parsed for anything: csv keeps them as strings (a text `NA` stays `NA`). A JSON list
+of two has columns `[0]` and `[1]`.
 """
 
 import csv
@@ -57,7 +58,10 @@ def read_file(path: str, separator: str | None = None) -> Table:
     file = Path(path).expanduser()
     reader = _READERS.get(file.suffix.lower())
     if file.is_dir():
-        raise DataError(f"{path} is a folder; read it with data=hub data.path={path}")
+        raise DataError(
+            f"{path} is a folder; read it with data=hub data.path={path}, or with data=folder if "
+            "it holds positive.txt and negative.txt"
+        )
     if reader is None:
         raise DataError(f"{path}: cannot read {file.suffix or 'no extension'!r}; use {KINDS}")
     if not file.exists():
@@ -139,7 +143,7 @@ def _jsonl(file: Path, separator: str | None) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _object(f"line {number}", _parse(line, f"{file}, line {number}"), file)
+                yield _object(f"line {number}", parse_json(line, f"{file}, line {number}"), file)
 
 
 def _json(file: Path, separator: str | None) -> Iterator[Row]:
@@ -147,26 +151,44 @@ def _json(file: Path, separator: str | None) -> Iterator[Row]:
     text = file.read_text(encoding="utf-8-sig")
     if not text.strip():
         return
-    content = _parse(text, str(file))
+    content = parse_json(text, str(file))
     if isinstance(content, dict):
         content = _from_columns(content, file)
     if not isinstance(content, list):
-        raise DataError(f"{file} holds neither a list of objects nor an object of columns")
+        raise DataError(f"{file} holds neither a list of objects or pairs nor an object of columns")
     for number, item in enumerate(content, start=1):
         yield _object(f"row {number}", item, file)
 
 
-def _parse(text: str, where: str) -> Any:  # noqa: ANN401 (any JSON)
+def parse_json(text: str, where: str) -> Any:  # noqa: ANN401 (any JSON)
+    """Read JSON.
+
+    Args:
+        text: the JSON.
+        where: what it is, for the error message.
+
+    Raises:
+        DataError: it is none, or nested too deeply to be data.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         hint = "; one object a line is .jsonl" if error.msg == "Extra data" else ""
         raise DataError(f"{where} is not valid JSON: {error}{hint}") from error
+    except RecursionError as error:
+        raise DataError(f"{where} is nested too deeply to be data") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{where} is not readable JSON: {error}") from error
 
 
 def _object(where: str, item: object, file: Path) -> Row:
+    if isinstance(item, list) and len(item) == 2:
+        return Row(where, {f"[{place}]": part for place, part in enumerate(item)})
     if not isinstance(item, dict):
-        raise DataError(f"{file}, {where}: expected an object with columns, got {item!r:.60}")
+        raise DataError(
+            f"{file}, {where}: expected an object with columns or a pair [positive, negative], "
+            f"got {item!r:.60}"
+        )
     return Row(where, item)
 
 

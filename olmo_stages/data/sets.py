@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from olmo_stages.data import mapping, readers
+from olmo_stages.data import mapping, readers, recognition
 from olmo_stages.data.contrast import arithmetic, manners, sentiment, truth
 from olmo_stages.data.contrast import miniature as small
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import as_format
 from olmo_stages.data.labels import Labels, Raw
 from olmo_stages.data.mapping import Columns
+from olmo_stages.data.responses import Generation, responding
 from olmo_stages.errors import ConfigError
 from olmo_stages.types import Example, check_choice
 
@@ -41,6 +42,8 @@ class BuiltIn:
         vocabulary: plain English, the miniature world's words, or whichever suits the model.
         format: how examples become prompts.
         mix_formats: allow prompts that differ between the stages of a comparison.
+        respond: who completes the prompts: `own`, `STAGE[@REVISION]`, or None = nobody.
+        generation: how responses are written.
 
     Raises:
         ConfigError: an unknown name or format.
@@ -50,6 +53,8 @@ class BuiltIn:
     vocabulary: str = "auto"
     format: str = "auto"
     mix_formats: bool = False
+    respond: str | None = None
+    generation: Generation = field(default_factory=Generation)
 
     def __post_init__(self) -> None:
         check_choice("data", self.name, tuple(ENGLISH))
@@ -64,6 +69,7 @@ class BuiltIn:
             (MINIATURE if small else ENGLISH)[self.name](),
             as_format(self.format),
             mix_formats=self.mix_formats,
+            respond=responding(self.respond, self.generation),
         )
 
 
@@ -83,6 +89,8 @@ class Own:
         format: how examples become prompts.
         mix_formats: allow prompts that differ between the stages of a comparison, or between texts
             and chats.
+        respond: who completes the chats: `own`, `STAGE[@REVISION]`, or None = nobody.
+        generation: how responses are written.
 
     Raises:
         ConfigError: an unknown format, or options that contradict one another.
@@ -98,6 +106,8 @@ class Own:
     limit_seed: int = 0
     format: str = "auto"
     mix_formats: bool = False
+    respond: str | None = None
+    generation: Generation = field(default_factory=Generation)
 
     def __post_init__(self) -> None:
         as_format(self.format)
@@ -107,10 +117,17 @@ class Own:
 
     def _dataset(self, table: readers.Table, name: str) -> Dataset:
         labels = Labels(self.positive, self.label_map)
-        examples = mapping.examples(table, self.columns, labels, self.trait)
+        known = recognition.recognise(table, self.columns, self.format)
+        found = mapping.examples(known.table, known.columns, labels, self.trait)
+        examples, notes = known.finish(found)
         chosen = mapping.limited(examples, self.limit, self.limit_seed)
         return Dataset(
-            self.name or name, chosen, as_format(self.format), mix_formats=self.mix_formats
+            self.name or name,
+            chosen,
+            as_format(self.format),
+            mix_formats=self.mix_formats,
+            notes=notes,
+            respond=responding(self.respond, self.generation),
         )
 
 

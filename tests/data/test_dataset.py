@@ -115,6 +115,14 @@ def test_whether_formats_may_be_mixed_is_no_part_of_the_content():
     assert Dataset("d", EXAMPLES, mix_formats=True).digest == Dataset("d", EXAMPLES).digest
 
 
+def test_half_of_a_character_is_refused():
+    with pytest.raises(
+        DataError, match=r"example 2 holds '\\ud83d', half of a character"
+    ) as caught:
+        Dataset("d", with_change(1, text="so \ud83d"))
+    assert str(caught.value).isprintable()
+
+
 # Notes
 
 
@@ -172,7 +180,7 @@ def test_pairs_of_one_example_of_either_label_are_accepted():
         ({"pair": ""}, "pair 'a' has 1 examples of label 1 and 0 of label 0"),
         ({"pair": "b"}, "pair 'b' has 1 examples of label 1 and 2 of label 0"),
         ({"label": 1}, "pair 'a' has 2 examples of label 1 and 0 of label 0"),
-        ({"group": "b"}, "two sides of pair 'a' differ in group or trait .groups 'b', 'a'."),
+        ({"group": "b"}, "the two sides of pair 'a' are in the groups 'b' and 'a'; give both"),
     ],
 )
 def test_pairs_that_are_none_are_refused(change, match):

@@ -70,6 +70,24 @@ def test_json(write, content):
     assert values(read_file(write("x.json", json.dumps(content)))) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("[" * 200_000 + "]" * 200_000, r"x\.json is nested too deeply to be data"),
+        ('[{"text": "a", "label": ' + "9" * 5000 + "}]", r"x\.json is not readable JSON"),
+    ],
+)
+def test_hostile_json(write, content, match):
+    refused(write("x.json", content), match)
+
+
+def test_lists_of_two_are_rows_without_names(write):
+    for name, content in (("x.jsonl", '["a", "b"]\n'), ("x.json", '[["a", "b"]]')):
+        table = read_file(write(name, content))
+        assert values(table) == [{"[0]": "a", "[1]": "b"}]
+        assert table.columns == ("[0]", "[1]")
+
+
 def test_jsonl_under_the_name_of_json_is_told(write):
     path = write("x.json", "\n".join(map(json.dumps, ROWS)))
     refused(path, r"not valid JSON.*one object a line is \.jsonl")
