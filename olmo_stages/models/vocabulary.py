@@ -41,7 +41,7 @@ def check_no_dropout(name: str, backend: Any) -> None:  # noqa: ANN401 (a class 
     """
     if share := getattr(backend.model, "dropout", None):
         raise ModelError(
-            f"{name} leaves out merges at random (dropout {share}), so that a text is cut anew "
+            f"{name} leaves out merges at random (dropout {share:.3g}), so that a text is cut anew "
             'each time; write "dropout": null in its tokenizer.json'
         )
 
