@@ -1,5 +1,7 @@
 """One layer's features centred and checked, and the few dimensions that would drown the others."""
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -13,6 +15,10 @@ NEGLIGIBLE = 1e-9
 
 COLUMNS = 512
 """Columns that are centred at a time, so that they stay in the cache."""
+
+Variant = Literal["raw", "standardised"]
+VARIANTS: tuple[Variant, ...] = ("raw", "standardised")
+"""With dominant dimensions as they are, and scaled down."""
 
 
 def centre(

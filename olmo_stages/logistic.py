@@ -86,9 +86,11 @@ def balanced_weights(y: Float[Tensor, "example target"]) -> Float[Tensor, "examp
     """Example weights of mean one that give both classes the same total weight.
 
     A target with one class only gets zeros, so that its fit is the zero probe: it ranks nothing.
+    A negative label leaves the example out of that target.
     """
-    share = y.mean(0)
-    weights = torch.where(y > 0, 0.5 / share, 0.5 / (1 - share))
+    kept = (y >= 0).to(y)
+    share = (y > 0).to(y).sum(0) / kept.sum(0)
+    weights = torch.where(y > 0, 0.5 / share, 0.5 / (1 - share)) * kept / kept.mean(0)
     return torch.where((share > 0) & (share < 1), weights, 0.0)
 
 
@@ -104,7 +106,7 @@ def accelerated(
     Args:
         axes: the training examples.
         y: 0/1 labels, one column a target: a relabelling, or the same labels again for another
-            penalty.
+            penalty; a negative label leaves the example out.
         strength: penalty of each fit.
         tolerance: gradient's norm in the metric of the bound at which a fit is done. With examples
             of norm one, the default leaves the logits within 0.05 of their limit at strength 1e-4
@@ -115,7 +117,7 @@ def accelerated(
         Weights in the axes' coordinates and biases.
     """
     n = y.shape[0]
-    sign, weights = 2 * y - 1, balanced_weights(y)
+    sign, weights = torch.where(y > 0, 1.0, -1.0).to(y), balanced_weights(y)
     bound = (weights.amax(0) / 4).clamp_min(1e-12)
     curvature = axes.spectrum[:, :, None] * bound + strength[:, None]
     w = axes.z.new_zeros(axes.z.shape[0], axes.z.shape[2], y.shape[1])
@@ -151,7 +153,7 @@ def polish(
 
     Args:
         axes: the training examples.
-        y: 0/1 labels.
+        y: 0/1 labels; a negative one leaves the example out.
         strength: penalty a head.
         start: weights and biases to start from.
         max_steps: Newton steps.
@@ -167,7 +169,7 @@ def polish(
     penalty = torch.cat(
         [strength[:, None].expand(-1, axes.z.shape[2]), strength.new_zeros(len(strength), 1)], 1
     )
-    sign, weights = 2 * y - 1, balanced_weights(y[:, None])[:, 0]
+    sign, weights = torch.where(y > 0, 1.0, -1.0).to(y), balanced_weights(y[:, None])[:, 0]
     theta = torch.cat([start[0], start[1][:, None]], 1)
 
     def objective(theta: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar, cast, get_args
 
+from olmo_stages.dominant import VARIANTS
 from olmo_stages.errors import ConfigError
 from olmo_stages.estimates import RESOLUTION, group_weights
 from olmo_stages.progress import progress
 from olmo_stages.similarity import choice
 from olmo_stages.similarity.assembly import stage_matrices
 from olmo_stages.similarity.design import Design, exchangeable_groups
-from olmo_stages.similarity.features import VARIANTS
 from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.measure import Fitted, PairTable
 from olmo_stages.similarity.rows import check_pair, chosen_rows, digest, owners_of

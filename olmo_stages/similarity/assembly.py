@@ -6,11 +6,11 @@ from itertools import combinations
 
 import numpy as np
 
+from olmo_stages.dominant import VARIANTS, Variant
 from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
 from olmo_stages.lineage import lineage_order
 from olmo_stages.similarity import choice
 from olmo_stages.similarity.design import Design
-from olmo_stages.similarity.features import VARIANTS, Variant
 from olmo_stages.similarity.inference import Scores, diagonal, from_error
 from olmo_stages.similarity.measure import Declared, PairTable
 from olmo_stages.similarity.tables import Comparison, Tables, standard_error

@@ -1,16 +1,11 @@
 """One layer's features made comparable: centred, checked, and their inner products."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from olmo_stages.dominant import centre, dominating
-
-Variant = Literal["raw", "standardised"]
-VARIANTS: tuple[Variant, ...] = ("raw", "standardised")
-"""With dominant dimensions as they are, and scaled down."""
+from olmo_stages.dominant import Variant, centre, dominating
 
 
 @dataclass(frozen=True, eq=False)

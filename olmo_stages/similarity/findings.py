@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 
+from olmo_stages.dominant import Variant
 from olmo_stages.errors import DataError
 from olmo_stages.similarity import refits
 from olmo_stages.similarity.canonical import few_rows
 from olmo_stages.similarity.design import exchangeable_groups, permutations
-from olmo_stages.similarity.features import Variant
 from olmo_stages.similarity.inference import (
     Scores,
     diagonal,

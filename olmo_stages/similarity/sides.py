@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from olmo_stages.dominant import VARIANTS, Variant
 from olmo_stages.errors import DataError
 from olmo_stages.parallel import in_threads
 from olmo_stages.similarity.design import Design
-from olmo_stages.similarity.features import VARIANTS, Features, Variant
+from olmo_stages.similarity.features import Features
 from olmo_stages.similarity.measure import Fitted, PairTable
 from olmo_stages.similarity.tables import Comparison, Tables
 from olmo_stages.types import Activations

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from olmo_stages.dominant import VARIANTS
 from olmo_stages.figures import heat_map, layer_curves, logarithmic
 from olmo_stages.figures.wording import decimals, written
-from olmo_stages.similarity.features import VARIANTS
 from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.sides import Side
 from olmo_stages.similarity.tidy import colour_limits, distances

@@ -1,0 +1,46 @@
+"""Logistic probes as vectors: all targets of a layer share one factorisation."""
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int8
+
+from olmo_stages.logistic import accelerated, polish, principal_axes
+
+FEW = 8
+"""Up to so many targets are solved to a Newton decrement of 1e-10."""
+
+TOLERANCE = 1e-6
+"""Gradient, in the metric of the bound, at which the fits of a null are done."""
+
+
+def fitted(
+    x: Float32[np.ndarray, "row d_model"], labels: Int8[np.ndarray, "target row"], strength: float
+) -> Float32[np.ndarray, "target d_model"]:
+    """Weights of one probe a target.
+
+    Args:
+        x: activations of one layer.
+        labels: 1, 0, or -1 = left out; a target without both classes gets zeros.
+        strength: L2 penalty relative to the mean loss.
+
+    Returns:
+        Weights in units of the features scaled to mean squared norm one; only their direction
+        means anything.
+
+    Raises:
+        ConvergenceError: a probe did not reach its tolerance.
+    """
+    centred = torch.from_numpy(x).double()
+    centred = centred - centred.mean(0)
+    size = centred.square().sum(1).mean().sqrt()
+    axes = principal_axes((centred / size)[None])
+    y = torch.from_numpy(labels.T.astype(np.float64))
+    both = (labels == 1).any(1) & (labels == 0).any(1)
+    strengths = torch.full((1, y.shape[1]), strength, dtype=torch.float64)
+    weights, bias = accelerated(axes, y, strengths, TOLERANCE)
+    if len(labels) <= FEW:
+        for target in np.flatnonzero(both).tolist():
+            start = weights[:, :, target], bias[:, 0, target]
+            weights[:, :, target] = polish(axes, y[:, target], strengths[:, target], start)[0]
+    found = (axes.rotation[0] @ weights[0]).T.numpy().astype(np.float32)
+    return np.where(both[:, None], found, np.float32(0))
