@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from olmo_stages import records
 from olmo_stages.activations.comparison import Formats
 from olmo_stages.activations.extraction import Source
+from olmo_stages.activations.responses import Completion
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
+from olmo_stages.data.responses import OWN
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import checkpoints, digests
@@ -21,7 +23,7 @@ from olmo_stages.records import Job, Recorded
 from olmo_stages.soups import common_root, is_miniature
 from olmo_stages.stages import MINIATURE, catalogue, lookup
 from olmo_stages.tracking import Tracker
-from olmo_stages.types import Analysis, Result, Stage
+from olmo_stages.types import Analysis, PooledPosition, Position, Result, Stage
 
 
 @runtime_checkable
@@ -104,7 +106,8 @@ class Experiment:
         cache = cache_folder(self.cache)
         _check_family(self.model, reference, cache)
         dataset = self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
-        source = Source(dataset, self.compute, cache)
+        completion = self.completion(dataset, reference)
+        source = Source(dataset, self.compute, cache, completion=completion)
         formats = source.check_formats(self.model, reference)
         _show(formats)
         job = Job(
@@ -118,21 +121,21 @@ class Experiment:
         found = None if self.force else _finished(folder)
         if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
-            quantisation = source.identity(self.model).quantisation
-            told = (*dataset.notes, *formats.warnings, *_of_quantisation(quantisation))
-            result = replace(result, warnings=(*told, *result.warnings))
+            result = _told(result, (*dataset.notes, *formats.warnings), source, self.model)
             provenance = records.provenance(
                 job=job.describe(),
                 config=config,
                 times=records.Times(start, records.now()),
                 seed=self.seed,
-                data_digest=dataset.digest,
+                data_digest=(source.completed or dataset).digest,
                 model_digests={
                     stage.label: source.identity(stage).weights
                     for stage in (self.model, reference)
                     if stage is not None
                 },
             )
+            if source.completed is not None:
+                provenance["responses"] = source.completed.describe()
             records.write(folder, result, provenance)
         result = (found or records.read(folder)).result
         tracked = self.tracking.record(job, result, folder, group=self.sweep or "", config=config)
@@ -152,19 +155,50 @@ class Experiment:
         if wanted == "base":
             return self._base()
         assert wanted is not None
-        names = ("parent", "base", "none", *(name for name in catalogue() if name != "base"))
-        if (name := wanted.partition("@")[0]) not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ConfigError(
-                f"reference={wanted} does not exist; choose from {', '.join(names)}{hint}"
-            )
-        stage = lookup(wanted, self.size)
+        stage = self._lookup("reference", wanted, ("parent", "base", "none"))
         if stage == self.model:
             raise ConfigError(
                 f"reference={wanted} is the stage itself; choose another, or reference=none"
             )
         return stage
+
+    def completion(self, dataset: Dataset, reference: Stage | None) -> Completion | None:
+        """Who completes the chats of a data set, and who reads them; None where nobody does.
+
+        Raises:
+            ConfigError: `data.respond` names no stage.
+        """
+        if dataset.respond is None:
+            return None
+        stages = (self.model, *([] if reference is None else [reference]))
+        return Completion(stages, self._responder(dataset.respond.by, stages), _read(self.analysis))
+
+    def _responder(self, by: str, stages: tuple[Stage, ...]) -> Stage | None:
+        """The stage whose responses all read; None = each its own.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        if by == OWN:
+            return None
+        # A checkpoint of the user's own is known by its label alone.
+        named = [stage for stage in stages if stage.label == by and stage.random_init is None]
+        return named[0] if named else self._lookup("data.respond", by, (OWN,))
+
+    def _lookup(self, option: str, wanted: str, others: tuple[str, ...]) -> Stage:
+        """The stage that an option names.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        names = (*others, *(name for name in catalogue() if name not in others))
+        if (name := wanted.partition("@")[0]) not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(
+                f"{option}={wanted} does not exist; choose from {', '.join(names)}{hint}"
+            )
+        return lookup(wanted, self.size)
 
     def _base(self) -> Stage | None:
         """The released root of the lineage; a revision of the root is compared with it too.
@@ -186,13 +220,15 @@ class Experiment:
     def identity(self, source: Source, reference: Stage | None) -> dict[str, Any]:
         """Everything that changes a number of this job, and nothing else."""
         options = asdict(self.analysis) if is_dataclass(self.analysis) else {}
-        return {
+        found = {
             "options": options,
             "version": getattr(self.analysis, "version", 0),
             "seed": self.seed,
             "activations": asdict(source.identity(self.model)),
             "reference": None if reference is None else asdict(source.identity(reference)),
         }
+        # Absent otherwise, so that results without responses keep their folders.
+        return found | ({"responses": source.completed.identity()} if source.completed else {})
 
 
 def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
@@ -218,8 +254,24 @@ def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
         )
 
 
-def _of_quantisation(quantisation: str) -> tuple[str, ...]:
-    return () if quantisation == FULL_PRECISION else (of_quantised(quantisation),)
+def _read(analysis: Analysis) -> tuple[Position, ...]:
+    """The positions that an analysis is going to read, as far as its options say."""
+    options = asdict(analysis) if is_dataclass(analysis) else {}
+    asked = {options.get("position"), *(options.get("positions") or ())}
+    found: tuple[Position, ...] = get_args(PooledPosition)
+    return tuple(it for it in found if it in asked)
+
+
+def _told(result: Result, warnings: tuple[str, ...], source: Source, model: Stage) -> Result:
+    """The result with what holds for all of it: its data, its prompts, its responses, its model."""
+    quantisation = source.identity(model).quantisation
+    if quantisation != FULL_PRECISION:
+        warnings += (of_quantised(quantisation),)
+    headline = dict(result.headline)
+    if source.completed is not None:
+        warnings += source.completed.warnings
+        headline["responses"] = source.completed.mode
+    return replace(result, warnings=(*warnings, *result.warnings), headline=headline)
 
 
 def _show(formats: Formats) -> None:

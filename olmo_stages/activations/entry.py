@@ -64,8 +64,9 @@ class Entry:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Every file but the manifest."""
-        return (self.manifest["tokens"], *(shard["name"] for shard in self.manifest["shards"]))
+        """Every file but the manifest; of activations the token ids first."""
+        tokens = [self.manifest["tokens"]] if "tokens" in self.manifest else []
+        return (*tokens, *(shard["name"] for shard in self.manifest["shards"]))
 
     def covers(self, captures: Sequence[Capture], layers: Sequence[int]) -> bool:
         """Whether a request can be served from it."""
@@ -177,21 +178,8 @@ class Writer:
             "n_joined": rows.n_joined,
             "positions": rows.positions(),
             "tokens": files.write_digested(self.folder, "tokens", _tokens(rows)),
-            "shards": [self._shard(name) for name in shards],
-            "versions": {package: _version(package) for package in _PACKAGES},
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        text = json.dumps(manifest | {"digest": digest(manifest)}, indent=1)
-        write_file(self.folder / MANIFEST, text.encode())
-        return Entry(self.folder, manifest)
-
-    def _shard(self, name: str) -> dict[str, Any]:
-        try:
-            return {"name": name, "bytes": (self.folder / name).stat().st_size}
-        except OSError as error:
-            raise StoreError(
-                f"{self.folder / name} was removed while its entry was written; run again"
-            ) from error
+        return publish(self.folder, manifest, shards)
 
     def _metadata(self, part: int, ids: Sequence[str]) -> Mapping[str, str]:
         return {
@@ -200,6 +188,40 @@ class Writer:
             "part": str(part),
             "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         }
+
+
+def publish(folder: Path, manifest: Mapping[str, Any], shards: Sequence[str]) -> Entry:
+    """Write a manifest, which makes an entry readable.
+
+    Args:
+        folder: of the entry.
+        manifest: what is known of it; shards, versions and time are added.
+        shards: names of the shards, in order.
+
+    Returns:
+        The entry.
+
+    Raises:
+        StoreError: it cannot be written, or a shard was removed meanwhile.
+    """
+    whole = {
+        **manifest,
+        "shards": [_shard(folder, name) for name in shards],
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    text = json.dumps(whole | {"digest": digest(whole)}, indent=1)
+    write_file(folder / MANIFEST, text.encode())
+    return Entry(folder, whole)
+
+
+def _shard(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return {"name": name, "bytes": (folder / name).stat().st_size}
+    except OSError as error:
+        raise StoreError(
+            f"{folder / name} was removed while its entry was written; run again"
+        ) from error
 
 
 def _tokens(rows: Rows) -> bytes:

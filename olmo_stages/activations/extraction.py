@@ -18,10 +18,13 @@ from olmo_stages.activations.request import (
     check_layers,
     describe,
 )
+from olmo_stages.activations.responding import Responder
+from olmo_stages.activations.responses import Completed, Completion
 from olmo_stages.activations.rows import Rows, lay_out
 from olmo_stages.activations.store import Store, default_store
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import FORMATS
+from olmo_stages.data.responses import Response
 from olmo_stages.errors import PairingError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.compute import Compute
@@ -42,7 +45,9 @@ class Source:
     """Hands out activations of any stage for one data set; an `ActivationSource`.
 
     The model is loaded only when the store does not hold what is asked for, one at a time, and a
-    forward pass keeps all layers, embeddings included, unless layers are named.
+    forward pass keeps all layers, embeddings included, unless layers are named. Chats that are to
+    be completed are completed first, by every stage that responds, and are then the same examples
+    for all.
 
     Args:
         dataset: the examples; every answer holds them in this order.
@@ -51,9 +56,11 @@ class Source:
         store: where activations are kept; None = `activations` in the cache folder.
         max_length: tokens after which a prompt is cut from the left; None = the model's context,
             which is never exceeded.
+        completion: who responds and who reads it, where the data set's chats are to be completed.
 
     Attributes:
         forward_passes: batches that went through the model of each stage.
+        completed: what was responded; None where the data are read as they are.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Source:
         *,
         store: Store | None = None,
         max_length: int | None = None,
+        completion: Completion | None = None,
     ) -> None:
         check_choice("format", dataset.format, FORMATS)
         self._dataset = dataset
@@ -71,15 +79,27 @@ class Source:
         self._store = store or default_store(cache)
         self._cache = cache
         self._max_length = max_length
+        self._prompts: dict[Stage, Work] = {}
         self._works: dict[Stage, Work] = {}
         self._loaded: Any = None  # a Loaded; its type would import torch
         self._budget: Any = None  # a TokenBudget of the loaded model, likewise
         self.forward_passes: Counter[Stage] = Counter()
+        self.completed: Completed | None = None
+        if dataset.respond is not None:
+            responder = Responder(
+                dataset, dataset.respond.generation, self._store, self._writer, _say_waiting
+            )
+
+            def write(stage: Stage) -> dict[str, Response]:
+                return responder(self._prompting(stage))
+
+            completion = completion or Completion()
+            self.completed = Completed(dataset, dataset.respond, completion, write)
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """The examples, in the order of every answer."""
-        return self._dataset.examples
+        """The examples, in the order of every answer: without those whose responses are lost."""
+        return self._dataset.examples if self.completed is None else self.completed.kept.examples
 
     def __call__(
         self,
@@ -153,7 +173,7 @@ class Source:
             ModelError: the checkpoint cannot be used.
         """
         work = self._work(stage)
-        return prompts.read(self._dataset, work.checkpoint, work.identity.max_length)
+        return prompts.read(work.dataset, work.checkpoint, work.identity.max_length)
 
     def identity(self, stage: Stage) -> PassIdentity:
         """What identifies the forward pass of a stage over the data, without running it.
@@ -172,8 +192,9 @@ class Source:
             DataError: an example that a chat template cannot render.
             ModelError: a stage without a usable chat template.
         """
-        other = None if reference is None else self._work(reference)
-        return comparison.check(self._dataset, self._work(stage), other)
+        # Of the prompts alone: responses are the same for both, or differ by choice.
+        other = None if reference is None else self._prompting(reference)
+        return comparison.check(self._dataset, self._prompting(stage), other)
 
     def prefetch(
         self,
@@ -205,15 +226,23 @@ class Source:
             self._entry(work, tuple(missing), captured)
 
     def _work(self, stage: Stage) -> Work:
+        if self.completed is None:
+            return self._prompting(stage)
         if stage not in self._works:
-            self._works[stage] = describe(
+            self._works[stage] = self._prompting(stage).reading(self.completed.dataset(stage))
+        return self._works[stage]
+
+    def _prompting(self, stage: Stage) -> Work:
+        """The stage reading the data as they are, not completed."""
+        if stage not in self._prompts:
+            self._prompts[stage] = describe(
                 stage,
                 self._dataset,
                 self._compute,
                 self._cache,
                 max_length=self._max_length,
             )
-        return self._works[stage]
+        return self._prompts[stage]
 
     def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
         writer = self._store.writer(work.identity, captures, layers)
@@ -223,7 +252,7 @@ class Source:
 
     def _extract(self, work: Work, writer: Writer) -> Entry:
         # Before the model, since a wrong tokenizer or position is found in a second.
-        made = prompts.make(self._dataset, work.checkpoint, work.identity.max_length)
+        made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
         rows = lay_out(made, {capture.position for capture in writer.captures})
         loaded = self._load(work)
         n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
@@ -295,6 +324,16 @@ class Source:
         )
         return self._loaded
 
+    def _writer(self, work: Work) -> tuple[Any, Any]:
+        """The model of a stage that responds, and a budget of its own for its batches."""
+        from olmo_stages.models.memory import TokenBudget
+
+        loaded = self._load(work)
+        budget = TokenBudget(
+            self._compute.token_budget, lambda line: _say(f"{work.stage.label}: {line}")
+        )
+        return loaded, budget
+
     def _ask(
         self, stage: Stage, site: Site, position: Position, layers: tuple[int, ...] | None
     ) -> Asked:
@@ -311,10 +350,10 @@ class Source:
     def _answer(self, asked: Asked, reader: Reader, layers: tuple[int, ...]) -> Activations:
         opened, values = reader.read(layers)
         entry, capture, work = opened.entry, asked.capture, asked.work
-        ids = tuple(example.id for example in self.examples)
+        ids = tuple(example.id for example in work.dataset.examples)
         if entry.ids != ids:
             raise PairingError(
-                f"{entry.folder} holds other examples than data {self._dataset.name!r} although "
+                f"{entry.folder} holds other examples than data {work.dataset.name!r} although "
                 "their digests agree; delete the folder"
             )
         chosen = entry.manifest["positions"][capture.position]

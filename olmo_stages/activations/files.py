@@ -1,4 +1,4 @@
-"""Files whose names carry the digest of their content, and safetensors read tensor by tensor.
+"""Files whose names carry the digest of their content; safetensors are read tensor by tensor.
 
 A shard may hold the tokens of many examples in all layers, so that no file is ever held in memory
 whole: its digest is computed while it streams by, and a tensor is read from its offset.
@@ -22,12 +22,40 @@ from olmo_stages.errors import StoreError
 _DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8"}
 _BLOCK = 1 << 20
 
+TENSORS, LINES = "safetensors", "jsonl"
+"""Kinds of files, as their names end."""
 
-def write_digested(folder: Path, stem: str, content: bytes) -> str:
-    """Write `stem.DIGEST.safetensors` and return its name."""
-    name = f"{stem}.{xxhash.xxh3_128_hexdigest(content)}.safetensors"
+
+def write_digested(folder: Path, stem: str, content: bytes, suffix: str = TENSORS) -> str:
+    """Write `stem.DIGEST.SUFFIX` and return its name."""
+    name = f"{stem}.{xxhash.xxh3_128_hexdigest(content)}.{suffix}"
     write_file(folder / name, content)
     return name
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a small file at once.
+
+    Raises:
+        StoreError: it is damaged, missing or unreadable.
+    """
+    with _opened(path) as file:
+        content = file.read()
+    if xxhash.xxh3_128_hexdigest(content) != path.name.split(".")[-2]:
+        raise StoreError(_damaged(path))
+    return content
+
+
+def verify(path: Path) -> None:
+    """Check a file of either kind against the digest in its name.
+
+    Raises:
+        StoreError: it is damaged, missing or unreadable.
+    """
+    if path.suffix == f".{TENSORS}":
+        check(path)
+    else:
+        read_whole(path)
 
 
 @dataclass(frozen=True)
@@ -98,9 +126,7 @@ def check(path: Path) -> Checked:
         while n := file.readinto(block):
             hasher.update(block[:n])
         if hasher.hexdigest() != path.name.split(".")[-2]:
-            raise StoreError(
-                f"{path} is damaged: its content does not fit its digest; {_remedy(path)}"
-            )
+            raise StoreError(_damaged(path))
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -134,6 +160,10 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 def _mark(file: BufferedReader) -> tuple[int, int, int]:
     stat = os.fstat(file.fileno())
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: its content does not fit its digest; {_remedy(path)}"
 
 
 def _remedy(path: Path) -> str:

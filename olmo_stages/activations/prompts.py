@@ -1,12 +1,15 @@
 """The prompts of a stage: what identifies them, and how they are made."""
 
 from pathlib import Path
+from typing import Any
 
 from olmo_stages.activations.identity import digest
 from olmo_stages.data import native
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import render, resolve_format
+from olmo_stages.data.prompts import Rendered
 from olmo_stages.data.readings import reading
+from olmo_stages.data.responses import complete
 from olmo_stages.data.spans import Prompt, tokenize
 from olmo_stages.errors import ConfigError
 from olmo_stages.models.checkpoints import Checkpoint
@@ -81,7 +84,7 @@ def make(dataset: Dataset, checkpoint: Checkpoint, max_length: int) -> list[Prom
 
     tokenizer = load_tokenizer(checkpoint)
     return [
-        tokenize(render(example, dataset.format, tokenizer), tokenizer, max_length)
+        tokenize(rendered(example, dataset, tokenizer), tokenizer, max_length)
         for example in dataset.examples
     ]
 
@@ -97,9 +100,25 @@ def read(dataset: Dataset, checkpoint: Checkpoint, max_length: int) -> tuple[Rea
 
     tokenizer = load_tokenizer(checkpoint)
     return tuple(
-        reading(render(example, dataset.format, tokenizer), tokenizer, max_length)
+        reading(rendered(example, dataset, tokenizer), tokenizer, max_length)
         for example in dataset.examples
     )
+
+
+def rendered(
+    example: Example,
+    dataset: Dataset,
+    tokenizer: Any,  # noqa: ANN401 (transformers types it loosely)
+) -> Rendered:
+    """Render one example of a data set, with its response where there is one.
+
+    Raises:
+        DataError: it cannot be rendered.
+        ModelError: the tokenizer's template cannot be used.
+    """
+    if dataset.responses is None:
+        return render(example, dataset.format, tokenizer)
+    return complete(example, dataset.responses[example.id], dataset.format, tokenizer)
 
 
 def _check_choice_of_chat(stage: Stage, path: Path) -> None:

@@ -1,7 +1,7 @@
 """What is asked of a stage, checked and identified before anything is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,18 @@ class Work:
         checkpoint: where its weights lie.
         identity: of the forward pass.
         n_layers: number of blocks.
+        dataset: what it reads: the examples, with responses where there are any.
     """
 
     stage: Stage
     checkpoint: Checkpoint
     identity: PassIdentity
     n_layers: int
+    dataset: Dataset
+
+    def reading(self, dataset: Dataset) -> "Work":
+        """The same stage reading other data, in the same format."""
+        return replace(self, dataset=dataset, identity=replace(self.identity, data=dataset.digest))
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def describe(
         max_length=context if max_length is None else min(max_length, context),
     )
     n_layers = _first(checkpoint.path, config, "num_hidden_layers", "n_layer")
-    return Work(stage, checkpoint, identity, n_layers)
+    return Work(stage, checkpoint, identity, n_layers, dataset)
 
 
 def check_capture(site: Site, position: Position) -> Capture:

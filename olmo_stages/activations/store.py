@@ -91,6 +91,10 @@ class Store:
         folder = self._pass_folder(identity) / key
         return Writer(folder, identity, tuple(sorted(set(captures))), tuple(sorted(set(layers))))
 
+    def folder(self, key: str, name: str) -> Path:
+        """Folder of the entry `name` of what `key` identifies."""
+        return self.root / key[:2] / key / name
+
     @contextmanager
     def lock(self, folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the lock of an entry's folder; without it after a time-out, with a warning.

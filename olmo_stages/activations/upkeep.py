@@ -18,6 +18,7 @@ COMPLETE = "complete"
 UNFINISHED = "unfinished"
 LOCKED = "in use"
 DAMAGED = "damaged"
+RESPONSES = "responses"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class EntryRow:
         state: `complete`, `unfinished` (its writer was stopped), `in use` (being written) or
             `damaged`.
         stage: label of the stage.
-        captures: site and position pairs, e.g. `resid_post/last`.
+        captures: site and position pairs, e.g. `resid_post/last`; `responses` for what a stage
+            wrote.
         n_layers: number of layers, embeddings included.
         n_examples: number of examples.
         n_bytes: size on disk.
@@ -117,7 +119,7 @@ def _row(store: Store, folder: Path) -> EntryRow:
         folder=folder,
         state=COMPLETE,
         stage=entry.manifest["stage"]["label"],
-        captures=tuple("/".join(capture) for capture in entry.captures),
+        captures=tuple("/".join(capture) for capture in entry.captures) or (RESPONSES,),
         n_layers=len(entry.layers),
         n_examples=len(entry.ids),
         n_bytes=n_bytes,
@@ -131,7 +133,7 @@ def _verified(row: EntryRow) -> EntryRow:
     try:
         entry = read_entry(row.folder)
         for name in entry.file_names if isinstance(entry, Entry) else ():
-            files.check(row.folder / name)
+            files.verify(row.folder / name)
     except StoreError as error:
         return replace(row, state=DAMAGED, problem=str(error))
     return row

@@ -27,7 +27,8 @@ ROLES = ("system", "user", "assistant", "environment", "tool")
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 
-_FORGED_SPEAKER = re.compile(rf"\n({'|'.join(role.capitalize() for role in ROLES)}):")
+SPEAKER = re.compile(rf"\n({'|'.join(role.capitalize() for role in ROLES)}):")
+"""The beginning of another turn in `scaffold`."""
 
 
 def as_format(value: str) -> Format:
@@ -102,7 +103,7 @@ def _scaffold(example_id: str, messages: tuple[Message, ...]) -> Rendered:
     spans: list[Span] = []
     for message in messages:
         _check_role(example_id, message)
-        if forged := _FORGED_SPEAKER.search(message.content):
+        if forged := SPEAKER.search(message.content):
             raise DataError(
                 f"example {example_id!r}: its content has a line that begins with {forged[1]}: and "
                 "would forge a turn; use data.format=chat_fixed or change the line"

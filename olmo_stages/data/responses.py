@@ -245,7 +245,7 @@ def keep(
         lost too.
 
     Raises:
-        DataError: nothing is left, or nothing of one label; gives the counts.
+        DataError: nothing is left of one label of a trait; gives the counts.
     """
     lost: set[str] = set()
     reasons: dict[str, dict[str, str]] = {}
@@ -253,13 +253,13 @@ def keep(
         found = {it.id: _missing(responses[it.id], positions) for it in examples}
         reasons[stage] = {example_id: reason for example_id, reason in found.items() if reason}
         lost |= set(reasons[stage])
-    broken = {it.pair for it in examples if it.id in lost and it.pair}
-    kept = tuple(it for it in examples if it.id not in lost and it.pair not in broken)
+    broken = {(it.trait, it.pair) for it in examples if it.id in lost and it.pair}
+    kept = tuple(it for it in examples if it.id not in lost and (it.trait, it.pair) not in broken)
     tallies = tuple(
         _tally(stage, examples, kept, responses, reasons[stage])
         for stage, responses in written.items()
     )
-    if {it.label for it in kept} != {it.label for it in examples} or not kept:
+    if {(it.trait, it.label) for it in kept} != {(it.trait, it.label) for it in examples}:
         raise DataError(
             f"too few responses can be read: {'. '.join(map(str, tallies))}; use another "
             "data.respond, a longer data.generation.max_new_tokens or another analysis.position"
