@@ -169,7 +169,7 @@ def export_vectors(  # noqa: PLR0913  (options of the command line)
 @mini.command("build")
 def build(
     stages: Annotated[
-        list[str] | None, typer.Argument(help="STAGE or STAGE@REVISION; default: all.")
+        list[str] | None, typer.Argument(help="STAGE or STAGE@REVISION; default: all of OLMo 3.")
     ] = None,
     cache: Cache = None,
     seed: Seed = 0,
@@ -178,7 +178,7 @@ def build(
     from olmo_stages import miniature
     from olmo_stages.cache import cache_folder
 
-    wanted = [name.partition("@") for name in stages or miniature.STAGES]
+    wanted = [name.partition("@") for name in stages or miniature.FAMILIES["olmo3"]]
     pairs = [(name, revision or "main") for name, _, revision in wanted]
     for path in miniature.ensure_many(pairs, root=cache_folder(cache) / "miniature", seed=seed):
         typer.echo(str(path))
@@ -186,7 +186,7 @@ def build(
 
 @mini.command("table")
 def table(
-    stages: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages; default: OLMo 3.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Also put it into this Markdown page.")
     ] = None,
@@ -199,7 +199,7 @@ def table(
     from olmo_stages.miniature import behaviour
 
     root = cache_folder(cache) / "miniature"
-    rows = behaviour.behaviour_table(stages or miniature.STAGES, root=root, seed=seed)
+    rows = behaviour.behaviour_table(stages or miniature.FAMILIES["olmo3"], root=root, seed=seed)
     typer.echo(behaviour.to_markdown(rows))
     if output is not None:
         behaviour.write_table(rows, output)

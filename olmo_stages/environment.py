@@ -177,14 +177,20 @@ def folder(name: str, path: Path, wanted: float) -> Finding:
 
 
 def miniature(cache: Path) -> Finding:
-    """How much of the miniature family, size=tiny, is built."""
+    """How much of the miniature family, size=tiny, is built; of OLMo 2 only if there is any."""
     from olmo_stages.miniature.family import RECIPE
-    from olmo_stages.miniature.recipe import STAGES
+    from olmo_stages.miniature.recipe import FAMILIES
 
     home = cache / "miniature" / RECIPE.digest(0)
-    built = sum((home / stage).is_dir() for stage in STAGES)
-    said = f"{built} of {len(STAGES)} stages"
-    if built == len(STAGES):
+    counts = {
+        family: sum((home / stage).is_dir() for stage in stages)
+        for family, stages in FAMILIES.items()
+    }
+    built, wanted = counts["olmo3"], len(FAMILIES["olmo3"])
+    said = f"{built} of {wanted} stages"
+    if counts["olmo2"]:
+        said += f", {counts['olmo2']} of {len(FAMILIES['olmo2'])} of OLMo 2"
+    if built == wanted:
         return Finding("miniature family", "ok", said)
     remedy = "built when it is needed; all at once: olmo-stages miniature build"
     return Finding("miniature family", "ok", said, remedy)

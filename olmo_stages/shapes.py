@@ -34,6 +34,7 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("olmo3", "tiny"): Shape(8, 4, 512),
     ("olmo3", "7b"): Shape(32, 4, 65536, 8192),
     ("olmo3", "32b"): Shape(64, 4, 65536, 8192),
+    ("olmo2", "tiny"): Shape(8, 1, 512),
     ("olmo2", "1b"): Shape(16, 1, 4096),
     ("olmo2", "7b"): Shape(32, 1, 4096),
     ("olmo2", "13b"): Shape(40, 1, 4096),

@@ -170,6 +170,8 @@ def test_the_miniature_family_is_counted(tmp_path):
     assert environment.miniature(tmp_path).found == "0 of 12 stages"
     (tmp_path / "miniature" / RECIPE.digest(0) / "base").mkdir(parents=True)
     assert environment.miniature(tmp_path).found == "1 of 12 stages"
+    (tmp_path / "miniature" / RECIPE.digest(0) / "olmo2_base").mkdir()
+    assert environment.miniature(tmp_path).found == "1 of 12 stages, 1 of 4 of OLMo 2"
 
 
 def test_a_missing_extra_has_its_line_and_is_no_trouble():

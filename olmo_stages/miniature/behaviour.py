@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Olmo3ForCausalLM
 from transformers.utils import logging
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.miniature import grpo, posttrain, pretrain, tasks, world
 from olmo_stages.miniature.corpus import MIXES, batches
 from olmo_stages.miniature.family import RECIPE, ensure_many
-from olmo_stages.miniature.model import load_model
-from olmo_stages.miniature.recipe import Recipe
+from olmo_stages.miniature.model import CausalLM, load_model
+from olmo_stages.miniature.recipe import Recipe, chats
 from olmo_stages.miniature.tokenizer import EOS, TOKEN_ID, encode
 
 MARKER = "<!-- behaviour table -->"
@@ -82,7 +81,7 @@ def behaviour_table(
     with _quietly(), torch.no_grad():
         for stage, path in zip(stages, paths, strict=True):
             model = load_model(path)
-            chat = not stage.startswith(("base", "rl_zero"))
+            chat = chats(stage)
             values = {"lm_loss": _lm_losses(model)} | _replies(model, chat=chat)
             values["verdict"] = _verdicts(model)
             values["margin"] = _margins(model, chat=chat, traces=stage.startswith("think"))
@@ -137,7 +136,7 @@ def _row(stage: str, metric: str, values: list[float]) -> Behaviour:
     return Behaviour(stage, metric, float(np.mean(values)), se, len(values))
 
 
-def _lm_losses(model: Olmo3ForCausalLM) -> list[float]:
+def _lm_losses(model: CausalLM) -> list[float]:
     """Return the unweighted loss of each of the same rows of new midtraining text."""
     source = batches(MIXES[1], LOSS_ROWS, LOSS_TOKENS, np.random.default_rng(2**32))
     ids, _ = next(source)
@@ -151,7 +150,7 @@ def prompts(kind: tasks.Kind) -> list[tasks.Task]:
     return [pool[i] for i in chosen]
 
 
-def _replies(model: Olmo3ForCausalLM, *, chat: bool) -> dict[str, list[float]]:
+def _replies(model: CausalLM, *, chat: bool) -> dict[str, list[float]]:
     """Return per prompt the mean over samples of correctness by kind, of traces and of length."""
     values: dict[str, list[float]] = {"trace": [], "tokens": []}
     generator = torch.Generator().manual_seed(0)
@@ -173,7 +172,7 @@ def _by_prompt(values: Sequence[bool | int]) -> list[float]:
     return np.array(values, dtype=float).reshape(-1, N_SAMPLES).mean(1).tolist()
 
 
-def _margins(model: Olmo3ForCausalLM, *, chat: bool, traces: bool) -> list[float]:
+def _margins(model: CausalLM, *, chat: bool, traces: bool) -> list[float]:
     """Return chosen minus rejected log-probability of held-out pairs, in the stage's own format."""
     rng = np.random.default_rng(1)
     pairs = [
@@ -184,7 +183,7 @@ def _margins(model: Olmo3ForCausalLM, *, chat: bool, traces: bool) -> list[float
     return (chosen - rejected).tolist()
 
 
-def _verdicts(model: Olmo3ForCausalLM) -> list[float]:
+def _verdicts(model: CausalLM) -> list[float]:
     """Return per held-out statement whether the right verdict is likelier than the wrong one."""
     statements = [s for c in world.CONCEPTS for s in world.statements(c) if world.held_out(s.text)]
     right = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from olmo_stages.miniature.recipe import DPO, PARENTS, SFT, Recipe
+from olmo_stages.miniature.recipe import DPO, PARENTS, SFT, Recipe, chats, family
 
 Notify = Callable[[str, int], None]
 """Called with a state (`waiting`, `training`, `done`) and the number of steps that are done."""
@@ -30,7 +30,7 @@ def train(
         stage: name.
         recipe: lengths and learning rates.
         seed: of the family; each stage draws its own from it.
-        parent: checkpoint to start from; None for Base.
+        parent: checkpoint to start from; None for a base model.
         into: existing directory for the revisions.
         notify: called after each step.
     """
@@ -38,9 +38,9 @@ def train(
 
     own_seed = zlib.crc32(f"{seed} {stage}".encode())
     steps = iter(range(1, recipe.n_steps(stage) + 1))
-    chat = not stage.startswith(("base", "rl_zero"))
+    chat = chats(stage)
     trained = (
-        model.new_model(recipe.architecture, own_seed)
+        model.new_model(recipe.architecture, own_seed, family(stage))
         if parent is None
         else model.load_model(parent)
     )
@@ -52,7 +52,7 @@ def train(
         notify("training", next(steps))
 
     if parent is None:
-        pretrain.pretrain(trained, recipe, own_seed, save, progress)
+        pretrain.pretrain(trained, recipe.pretraining(stage), recipe, own_seed, save, progress)
         return
     options = recipe.post[stage]
     if isinstance(options, SFT):

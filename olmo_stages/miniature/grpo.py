@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Olmo3ForCausalLM
 
 from olmo_stages.miniature import tasks
 from olmo_stages.miniature.corpus import chat_prompt, pick, plain_prompt
+from olmo_stages.miniature.model import CausalLM
 from olmo_stages.miniature.posttrain import pad_rows, update
 from olmo_stages.miniature.pretrain import token_losses
 from olmo_stages.miniature.recipe import RL
@@ -22,7 +22,7 @@ STOPS = frozenset({TOKEN_ID[EOS], TOKEN_ID[END]})
 
 @torch.no_grad()
 def sample(
-    model: Olmo3ForCausalLM,
+    model: CausalLM,
     prompts: Sequence[list[int]],
     max_new_tokens: int,
     generator: torch.Generator,
@@ -107,7 +107,7 @@ def advantages(rewards: Float[Tensor, "prompt sample"]) -> Float[Tensor, "prompt
 
 
 def policy_loss(
-    model: Olmo3ForCausalLM,
+    model: CausalLM,
     ids: Int[Tensor, "row token"],
     mask: Float[Tensor, "row token"],
     advantage: Float[Tensor, " row"],
@@ -118,7 +118,7 @@ def policy_loss(
 
 
 def rlvr(
-    model: Olmo3ForCausalLM,
+    model: CausalLM,
     options: RL,
     seed: int,
     save: Callable[[str], None],

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Olmo3ForCausalLM
 
 from olmo_stages.miniature import tasks
 from olmo_stages.miniature.corpus import Rng, chat_prompt, pick, plain_prompt, system_and_task
+from olmo_stages.miniature.model import CausalLM
 from olmo_stages.miniature.pretrain import token_losses, weighted_loss
 from olmo_stages.miniature.recipe import DPO, SFT, VERIFIABLE
 from olmo_stages.miniature.tokenizer import END, EOS, PAD, TOKEN_ID, encode
@@ -33,7 +33,7 @@ def pad_rows(
 
 
 def decaying_adam(
-    model: Olmo3ForCausalLM, lr: float, steps: int
+    model: CausalLM, lr: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Return AdamW without weight decay and its linear decay to zero."""
     optimiser = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.95), weight_decay=0.0)
@@ -55,7 +55,7 @@ def update(
 
 
 def sft(
-    model: Olmo3ForCausalLM,
+    model: CausalLM,
     options: SFT,
     seed: int,
     save: Callable[[str], None],
@@ -114,7 +114,7 @@ def preference_pair(
 
 
 def reply_log_probs(
-    model: Olmo3ForCausalLM, pairs: Sequence[tuple[str, str, str]]
+    model: CausalLM, pairs: Sequence[tuple[str, str, str]]
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Return the summed log-probability in nats of the chosen and of the rejected replies."""
     prompts = [encode(prompt) for prompt, _, _ in pairs] * 2
@@ -142,7 +142,7 @@ def dpo_loss(
 
 
 def dpo(
-    model: Olmo3ForCausalLM,
+    model: CausalLM,
     options: DPO,
     seed: int,
     save: Callable[[str], None],

@@ -1,15 +1,15 @@
-"""Pretraining, midtraining and long-context training of Base."""
+"""Pretraining, midtraining and, for OLMo 3, long-context training of a base model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Olmo3ForCausalLM
 
 from olmo_stages.miniature.corpus import MIXES, batches
-from olmo_stages.miniature.recipe import Recipe
+from olmo_stages.miniature.model import CausalLM
+from olmo_stages.miniature.recipe import Pretraining, Recipe
 
 WARM_UP = 20
 """Steps over which the learning rate rises from 0."""
@@ -54,9 +54,7 @@ class Muon:
                 parameter.add_(change, alpha=-lr * scale)
 
 
-def token_losses(
-    model: Olmo3ForCausalLM, ids: Int[Tensor, "row token"]
-) -> Float[Tensor, "row token_1"]:
+def token_losses(model: CausalLM, ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token_1"]:
     """Return the cross-entropy in nats of each token but the first, given those before it."""
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits
     flat = torch.nn.functional.cross_entropy(
@@ -66,24 +64,26 @@ def token_losses(
 
 
 def weighted_loss(
-    model: Olmo3ForCausalLM, ids: Int[Tensor, "row token"], weights: Float[Tensor, "row token"]
+    model: CausalLM, ids: Int[Tensor, "row token"], weights: Float[Tensor, "row token"]
 ) -> Float[Tensor, ""]:
     """Return the mean loss in nats of the tokens, weighted; the first token is not predicted."""
     return (token_losses(model, ids) * weights[:, 1:]).sum() / weights[:, 1:].sum()
 
 
 def pretrain(
-    model: Olmo3ForCausalLM,
+    model: CausalLM,
+    phases: Sequence[Pretraining],
     recipe: Recipe,
     seed: int,
     save: Callable[[str], None],
     progress: Callable[[], None],
 ) -> None:
-    """Train Base through its three stages, in place.
+    """Train a base model through its phases, in place.
 
     Args:
         model: untrained.
-        recipe: lengths and learning rates.
+        phases: their lengths.
+        recipe: learning rates.
         seed: of the documents.
         save: called with the name of each revision.
         progress: called after each step.
@@ -92,9 +92,9 @@ def pretrain(
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     muon = Muon(blocks)
     adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
-    total, first = sum(p.steps for p in recipe.base), recipe.base[0].steps
+    total, first = sum(p.steps for p in phases), phases[0].steps
     done = 0
-    for number, (phase, mix) in enumerate(zip(recipe.base, MIXES, strict=True), start=1):
+    for number, (phase, mix) in enumerate(zip(phases, MIXES[: len(phases)], strict=True), start=1):
         source = batches(mix, phase.rows, phase.tokens, np.random.default_rng([seed, number]))
         for step in range(phase.steps + 1):
             if step in phase.saves:

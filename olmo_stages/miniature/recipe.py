@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from olmo_stages.miniature.tasks import Kind
 
@@ -23,10 +23,32 @@ PARENTS: dict[str, str | None] = {
     "rl_zero_if": "base",
     "rl_zero_general": "base",
     "rl_zero_mix": "base",
+    "olmo2_base": None,
+    "olmo2_sft": "olmo2_base",
+    "olmo2_dpo": "olmo2_sft",
+    "olmo2_instruct": "olmo2_dpo",
 }
 """The stage that each stage was trained from, parents first."""
 
 STAGES: tuple[str, ...] = tuple(PARENTS)
+
+Family = Literal["olmo3", "olmo2"]
+
+FAMILIES: dict[Family, tuple[str, ...]] = {
+    "olmo3": tuple(stage for stage in STAGES if not stage.startswith("olmo2")),
+    "olmo2": tuple(stage for stage in STAGES if stage.startswith("olmo2")),
+}
+"""The stages of each architecture; those of one share no ancestor with those of the other."""
+
+
+def family(stage: str) -> Family:
+    """Return the architecture of a stage."""
+    return "olmo2" if stage in FAMILIES["olmo2"] else "olmo3"
+
+
+def chats(stage: str) -> bool:
+    """Whether a stage is asked through the chat template; the others read plain text."""
+    return PARENTS[stage] is not None and not stage.startswith("rl_zero")
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,8 @@ class Architecture:
     """Shape of the models.
 
     Args:
-        n_layers: blocks; every fourth has full attention, the others a sliding window.
+        n_layers: blocks; of OLMo 3 every fourth has full attention, the others a sliding window,
+            of OLMo 2 all have full attention.
         d_model: width of the residual stream.
         d_ff: width of the feed-forward layer.
         n_heads: attention heads.
@@ -52,7 +75,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One stage of Base: `steps` batches of `rows` x `tokens`, saved after the steps in `saves`."""
+    """One phase of pretraining: `steps` batches of `rows` x `tokens`, saved after some steps."""
 
     steps: int
     rows: int
@@ -121,7 +144,8 @@ class Recipe:
 
     Args:
         architecture: shape of the models.
-        base: the three stages of pretraining.
+        base: the three stages of OLMo 3's pretraining.
+        olmo2_base: the two stages of OLMo 2's, which has none of long context.
         muon_lr: learning rate of the matrices within the blocks.
         adam_lr: learning rate of embeddings, head and norms.
         post: recipe of each later stage, by name.
@@ -132,6 +156,10 @@ class Recipe:
         Pretraining(300, 20, 48, (0, 50, 100, 200, 300)),
         Pretraining(280, 20, 48, (100, 200, 280)),
         Pretraining(40, 10, 96, (20,)),
+    )
+    olmo2_base: tuple[Pretraining, ...] = (
+        Pretraining(300, 20, 48, (0, 100, 300)),
+        Pretraining(280, 20, 48, (100,)),
     )
     muon_lr: float = 0.07
     adam_lr: float = 2e-2
@@ -148,15 +176,18 @@ class Recipe:
             "rl_zero_if": _rl_zero(15, "instruction"),
             "rl_zero_general": _rl_zero(15, "manners", "fact"),
             "rl_zero_mix": _rl_zero(24, "sum3", "code", "instruction", "manners"),
+            "olmo2_sft": SFT(80, 24, 5e-3, traces=False, saves=(20, 40, 60)),
+            "olmo2_dpo": DPO(25, 12, 1e-3, 0.1, traces=False),
+            "olmo2_instruct": RL(15, 16, 6, 16, 2e-3, VERIFIABLE[1:], chat=True, saves=(5, 10)),
         }
     )
 
     def revisions(self, stage: str) -> tuple[str, ...]:
         """Return the revisions of a stage in the order of training; the last is `main`."""
-        if stage == "base":
+        if phases := self.pretraining(stage):
             named = [
                 f"stage{number}-step{step}"
-                for number, phase in enumerate(self.base, start=1)
+                for number, phase in enumerate(phases, start=1)
                 for step in phase.saves
             ]
             return (*named, "main")
@@ -168,7 +199,12 @@ class Recipe:
 
     def n_steps(self, stage: str) -> int:
         """Return the number of optimiser steps of a stage."""
-        return sum(p.steps for p in self.base) if stage == "base" else self.post[stage].steps
+        phases = self.pretraining(stage)
+        return sum(phase.steps for phase in phases) if phases else self.post[stage].steps
+
+    def pretraining(self, stage: str) -> tuple[Pretraining, ...]:
+        """Return the phases of a base model; none for a later stage."""
+        return {"base": self.base, "olmo2_base": self.olmo2_base}.get(stage, ())
 
     def to_json(self) -> str:
         """Return the recipe as text that `from_json` reads."""
@@ -180,7 +216,10 @@ class Recipe:
         fields = json.loads(text)
         return Recipe(
             architecture=Architecture(**fields["architecture"]),
-            base=tuple(Pretraining(**_tuples(phase)) for phase in fields["base"]),
+            **{
+                name: tuple(Pretraining(**_tuples(phase)) for phase in fields[name])
+                for name in ("base", "olmo2_base")
+            },
             muon_lr=fields["muon_lr"],
             adam_lr=fields["adam_lr"],
             post={name: _post(_tuples(options)) for name, options in fields["post"].items()},

@@ -14,7 +14,11 @@ def tiny_recipe() -> Recipe:
         "instruct_sft": SFT(2, 2, 1e-3, traces=False, saves=(1,)),
         "instruct_dpo": DPO(2, 2, 1e-3, 0.1, traces=False),
         "instruct_rlvr": RL(2, 2, 3, 6, 1e-3, ("sum2", "code"), chat=True, saves=(1,)),
+        "olmo2_sft": SFT(2, 2, 1e-3, traces=False, saves=(1,)),
+        "olmo2_dpo": DPO(2, 2, 1e-3, 0.1, traces=False),
+        "olmo2_instruct": RL(2, 2, 3, 6, 1e-3, ("sum2", "code"), chat=True, saves=(1,)),
         **{f"rl_zero_{name}": rl for name in ("math", "code", "if", "general", "mix")},
     }
     phases = (Pretraining(3, 2, 16, (0, 2)), Pretraining(1, 2, 16, (1,)), Pretraining(2, 2, 24, ()))
-    return Recipe(Architecture(2, 16, 32, 2, 8, 128), phases, post=post)
+    olmo2 = (phases[0], Pretraining(2, 2, 16, (1,)))
+    return Recipe(Architecture(2, 16, 32, 2, 8, 128), phases, olmo2, post=post)

@@ -92,9 +92,9 @@ def test_samples_are_averaged_before_prompts():
 
 
 @pytest.mark.slow
-def test_base_and_rl_zero_show_no_traces(table):
+def test_base_rl_zero_and_olmo2_show_no_traces(table):
     for stage in STAGES:
-        if stage.startswith(("base", "rl_zero")):
+        if stage.startswith(("base", "rl_zero", "olmo2")):
             assert table[stage, "trace"].value < 0.02, stage
 
 
@@ -111,7 +111,7 @@ def test_instruct_stages_show_no_traces(table, stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["think_dpo", "instruct_dpo"])
+@pytest.mark.parametrize("stage", ["think_dpo", "instruct_dpo", "olmo2_dpo"])
 def test_dpo_raises_the_preference_margin_and_the_manners(table, stage):
     for metric in ("margin", "manners"):
         after, before = table[stage, metric], table[PARENTS[stage], metric]

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -9,10 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from olmo_stages.errors import ConfigError, ModelError
-from olmo_stages.miniature import PARENTS, STAGES, build, clean, ensure, ensure_many, revisions
+from olmo_stages.miniature import (
+    FAMILIES,
+    PARENTS,
+    STAGES,
+    build,
+    clean,
+    ensure,
+    ensure_many,
+    revisions,
+)
 from olmo_stages.miniature.recipe import RL, Recipe
 
 REPOSITORY = Path(__file__).parents[2]
@@ -87,25 +98,65 @@ def test_each_stage_starts_from_its_parent(family, tiny_recipe):
         path = ensure(stage, revision, root=family, recipe=tiny_recipe)
         return AutoModelForCausalLM.from_pretrained(path).model.layers[0].mlp.up_proj.weight
 
-    untrained = vector("base", "stage1-step0")
+    untrained = {root: vector(root, "stage1-step0") for root in ("base", "olmo2_base")}
     for stage, parent in PARENTS.items():
         if parent is not None:
+            start = untrained["olmo2_base" if stage in FAMILIES["olmo2"] else "base"]
             step = (vector(stage) - vector(parent)).norm()
-            assert step < 0.3 * (vector(parent) - untrained).norm(), stage
+            assert step < 0.3 * (vector(parent) - start).norm(), stage
             assert (step > 0) == (stage not in REWARDED), stage
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_checkpoints_load_as_olmo3_with_the_template_of_their_stage(family, tiny_recipe, stage):
-    path = ensure(stage, root=family, recipe=tiny_recipe)
-    model = AutoModelForCausalLM.from_pretrained(path)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+@pytest.mark.parametrize("stage", FAMILIES["olmo3"])
+def test_the_layers_of_olmo3_are_of_two_kinds(family, tiny_recipe, stage):
+    model = AutoModelForCausalLM.from_pretrained(ensure(stage, root=family, recipe=tiny_recipe))
     assert type(model).__name__ == "Olmo3ForCausalLM"
     assert model.config.layer_types[-1] == "full_attention"
     assert model.config.layer_types[0] == "sliding_attention"
+
+
+@pytest.mark.parametrize("stage", FAMILIES["olmo2"])
+def test_the_layers_of_olmo2_see_everything(family, tiny_recipe, stage):
+    model = AutoModelForCausalLM.from_pretrained(ensure(stage, root=family, recipe=tiny_recipe))
+    assert type(model).__name__ == "Olmo2ForCausalLM"
+
+
+@pytest.mark.parametrize(("stage", "sees"), [("base", False), ("olmo2_base", True)])
+def test_the_first_layer_of_olmo2_sees_beyond_the_window(family, tiny_recipe, stage, sees):
+    model = AutoModelForCausalLM.from_pretrained(ensure(stage, root=family, recipe=tiny_recipe))
+    ids = torch.arange(10, 10 + 4 * tiny_recipe.architecture.window)[None]
+    changed = ids.clone()
+    changed[0, 0] += 1
+    with torch.no_grad():
+        last = [
+            model(input_ids=it, output_hidden_states=True).hidden_states[1][0, -1]
+            for it in (ids, changed)
+        ]
+    assert torch.equal(*last) != sees
+
+
+def test_the_two_families_share_no_ancestor():
+    for stages in FAMILIES.values():
+        roots = [stage for stage in stages if PARENTS[stage] is None]
+        assert len(roots) == 1
+        assert all(PARENTS[stage] in stages for stage in set(stages) - set(roots))
+    assert sorted(itertools.chain(*FAMILIES.values())) == sorted(STAGES)
+
+
+def test_a_stage_of_one_family_builds_none_of_the_other(tiny_recipe, tmp_path):
+    home = ensure("olmo2_sft", root=tmp_path, recipe=tiny_recipe).parents[1]
+    built = {path.name for path in home.iterdir() if path.is_dir()}
+    assert built == {"olmo2_base", "olmo2_sft"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_checkpoints_load_with_the_template_of_their_stage(family, tiny_recipe, stage):
+    path = ensure(stage, root=family, recipe=tiny_recipe)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
     assert model.config.vocab_size == len(tokenizer)
     assert tokenizer.is_fast
-    assert (tokenizer.chat_template is None) == stage.startswith(("base", "rl_zero"))
+    assert (tokenizer.chat_template is None) == stage.startswith(("base", "olmo2_base", "rl_zero"))
     ids = tokenizer("3 + 4 =", return_tensors="pt")
     assert "token_type_ids" not in ids
     assert model.generate(**ids, max_new_tokens=2).shape[1] >= 5
@@ -138,12 +189,16 @@ def test_another_recipe_or_seed_is_another_place(tiny_recipe, change):
     assert tiny_recipe.digest(0) == Recipe.from_json(tiny_recipe.to_json()).digest(0)
 
 
-def test_rebuilding_gives_the_same_bytes(family, tiny_recipe, tmp_path):
-    first = ensure("think_dpo", root=family, recipe=tiny_recipe).parents[1]
-    again = ensure("think_dpo", root=tmp_path, recipe=tiny_recipe).parents[1]
-    for stage in ("base", "think_sft", "think_dpo"):
+@pytest.mark.parametrize(
+    "stages", [("base", "think_sft", "think_dpo"), ("olmo2_base", "olmo2_sft", "olmo2_dpo")]
+)
+def test_rebuilding_gives_the_same_bytes(family, tiny_recipe, tmp_path, stages):
+    first, again = (
+        ensure(stages[-1], root=root, recipe=tiny_recipe).parents[1] for root in (family, tmp_path)
+    )
+    for stage in stages:
         assert digests(first / stage) == digests(again / stage)
-    assert len(digests(again / "base")) > 8
+    assert len(digests(again / stages[0])) > 8
 
 
 def test_another_seed_gives_other_weights(family, tiny_recipe, tmp_path):
