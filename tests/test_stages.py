@@ -38,6 +38,7 @@ LINEAGE = {
     "olmo2_sft": "olmo2_base",
     "olmo2_dpo": "olmo2_sft",
     "olmo2_instruct": {
+        "tiny": "olmo2_dpo",
         "1b": "olmo2_rlvr1",
         "7b": "olmo2_dpo",
         "13b": "olmo2_rlvr1",
@@ -246,6 +247,7 @@ def test_comments_and_keys_of_a_stage_are_the_same_in_every_file():
         keys = list(yaml.safe_load(text))
         assert text.startswith("# "), path
         if path.stem not in {"custom", "soup"}:
+            keys = [key for key in keys if key != "tokenizer_from"]  # of few
             assert keys == list(catalogue()["base"]), path
             assert re.search(r"^size: \$\{size\}$", text, re.MULTILINE), path
 

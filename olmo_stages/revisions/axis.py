@@ -197,11 +197,14 @@ def _ancestor(
         given = specs.get(current, {}).get("parent")
         parents = [*given.values()] if isinstance(given, Mapping) else [given]
         parents = [it for it in parents if it and it.partition("@")[0] not in seen]
-        # Where sizes have different parents, one that is among the labels is that of this size.
-        there = [it for it in parents if it.partition("@")[0] in by_stage]
         if not parents:
             return None
-        before = (there or parents)[0]
+        # Where sizes have different parents, the one farthest down that has a place is that of
+        # this size.
+        order = list(by_stage)
+        there = [it for it in parents if it.partition("@")[0] in order]
+        there.sort(key=lambda it: order.index(it.partition("@")[0]))
+        before = (there or parents)[-1]
         current, _, revision = before.partition("@")
         seen.add(current)
         label = _end(before, by_stage[current], revision) if current in by_stage else None
