@@ -68,7 +68,7 @@ def extractor(kind: str, *, shrinkage: float = 0.1, strength: float = 0.01) -> E
 
     Args:
         kind: one of `KINDS`.
-        shrinkage: for `lda`, the weight in (0, 1] of the identity in the covariance.
+        shrinkage: for `lda`, the weight in (0, 1) of the identity in the covariance.
         strength: for `logistic`, the L2 penalty relative to the mean loss, with features scaled so
             that an example has mean squared norm one.
 
@@ -76,8 +76,11 @@ def extractor(kind: str, *, shrinkage: float = 0.1, strength: float = 0.01) -> E
         ConfigError: the kind does not exist, or an option is out of its range.
     """
     check_choice("analysis.kind", kind, KINDS)
-    if not 0 < shrinkage <= 1:
-        raise ConfigError(f"analysis.shrinkage={shrinkage} must be above 0 and at most 1")
+    if not 0 < shrinkage < 1:
+        raise ConfigError(
+            f"analysis.shrinkage={shrinkage} must be above 0 and below 1, where lda would be "
+            "analysis.kind=mean_difference"
+        )
     if not strength > 0:
         raise ConfigError(f"analysis.strength={strength} must be above 0")
     if kind == "pca":
@@ -152,8 +155,6 @@ class LDA:
 
     def ridge(self, x: Float[np.ndarray, "row d_model"]) -> float:
         """What is added to the sums of squares of centred activations, in their units."""
-        if self.shrinkage == 1:
-            return float("inf")
         trace = float(np.einsum("rd,rd->", x, x, dtype=np.float64))
         return self.shrinkage / (1 - self.shrinkage) * trace / x.shape[1]
 
@@ -162,10 +163,7 @@ class LDA:
 
         Computed in float64: beside a massive dimension float32 has no digits for the others.
         """
-        ridge = self.ridge(x)
-        if not np.isfinite(ridge):
-            return x
-        return (len(x) * whitened(x.astype(np.float64), ridge)).astype(np.float32)
+        return (len(x) * whitened(x.astype(np.float64), self.ridge(x))).astype(np.float32)
 
     def __call__(
         self, x: Float32[np.ndarray, "row d_model"], targets: Targets
