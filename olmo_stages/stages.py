@@ -10,6 +10,10 @@ Keys of conf/model/NAME.yaml:
 - `format`: the prompt format it is made for, one of `FORMATS`.
 - `branches`: for each size the spelling of its revisions besides `main`, as
   `olmo_stages.revisions.names` reads it; an empty list = `main` only, no entry = not known.
+- `tokenizer_from`: for a size that was released without a tokenizer.json, the stage whose tokenizer
+  is taken; the key may be left out.
+- `grid`: for each size the revisions that a trajectory reads, about log-spaced, as -m takes them;
+  studies refer to them as `${model.grid.${size}}`; the key may be left out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +38,7 @@ FORMATS = tuple(name for name in get_args(Format) if name != "auto")
 
 # The same in C where PyYAML was built with it, ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_TOLD = ("format", "branches")
+_TOLD = ("format", "branches", "tokenizer_from", "grid")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Release:
         parent: `NAME[@REVISION]` of the stage it was trained from; None for a root.
         format: the prompt format it is made for; None where the YAML gives none.
         branches: spellings of its revisions besides `main`; None where they are not known.
+        tokenizer_from: the stage whose tokenizer is taken, where its own is not whole; else None.
         shape: of its family in this size; None for a family of the user's own.
     """
 
@@ -59,6 +64,7 @@ class Release:
     parent: str | None
     format: str | None
     branches: tuple[str, ...] | None
+    tokenizer_from: str | None
     shape: Shape | None
 
 
@@ -151,8 +157,8 @@ def resolve(
         revision: branch, tag or commit.
         size: one of `sources`.
         sources: hub repo id, or `miniature`, for each size in which the stage exists.
-        **told: `format` and `branches`, which `release` tells; they say what was released and
-            cannot be chosen.
+        **told: `format`, `branches` and `tokenizer_from`, which `release` tells, and `grid`; they
+            say what was released and cannot be chosen.
 
     Raises:
         ConfigError: it was not released in that size, its parent does not exist, or an option is
@@ -240,6 +246,7 @@ def _release(spec: Mapping[str, Any], size: str) -> Release:
         parent=_in_size(spec["parent"], size),
         format=spec.get("format"),
         branches=None if spelt is None else tuple(spelt),
+        tokenizer_from=(spec.get("tokenizer_from") or {}).get(size),
         shape=SHAPES.get((family, size)),
     )
 
@@ -271,7 +278,12 @@ def _check_unchanged(name: str, told: Mapping[str, Any]) -> None:
         ConfigError: an option differs from the stage's YAML.
     """
     spec = catalogue().get(name) if told else None
-    remedy = {"format": "data.format=...", "branches": "model.revision=..."}
+    remedy = {
+        "format": "data.format=...",
+        "branches": "model.revision=...",
+        "grid": "model.revision=...",
+        "tokenizer_from": "model=custom and a directory that holds weights and tokenizer",
+    }
     for key, value in told.items():
         if spec is not None and value != spec.get(key):
             raise ConfigError(

@@ -3,6 +3,7 @@ import re
 import pytest
 import yaml
 
+from olmo_stages import miniature
 from olmo_stages.errors import ConfigError
 from olmo_stages.revisions import names
 from olmo_stages.stages import (
@@ -164,11 +165,31 @@ def test_revisions_that_exist_fit_their_spelling(stage, size, revision):
     assert fitting[0].first is None or step >= fitting[0].first
 
 
-def test_the_miniature_family_has_the_stages_that_it_builds():
-    from olmo_stages.miniature import PARENTS
+GRIDS = [
+    (name, size, [it.strip() for it in grid.split(",")])
+    for name, spec in catalogue().items()
+    for size, grid in spec.get("grid", {}).items()
+]
 
+
+@pytest.mark.parametrize(("stage", "size", "grid"), GRIDS)
+def test_a_grid_names_revisions_that_there_are_in_the_order_of_training(stage, size, grid):
+    told = release(stage, size)
+    if told.source == "miniature":
+        assert set(grid) <= set(miniature.revisions(stage))
+    else:
+        spellings = [names.spelling(text) for text in told.branches]
+        assert all(any(it.fits(name) for it in spellings) for name in grid if name != "main")
+        assert all(
+            names.parse(name).step <= it.last for name in grid for it in spellings if it.fits(name)
+        )
+    assert [it.name for it in names.in_order(grid)[0]] == grid
+    assert grid[-1] == "main"
+
+
+def test_the_miniature_family_has_the_stages_that_it_builds():
     tiny = {it.name: it.parent for it in releases("tiny")}
-    assert tiny == PARENTS
+    assert tiny == miniature.PARENTS
     assert {it.source for it in releases("tiny")} == {"miniature"}
 
 
@@ -247,8 +268,8 @@ def test_comments_and_keys_of_a_stage_are_the_same_in_every_file():
         keys = list(yaml.safe_load(text))
         assert text.startswith("# "), path
         if path.stem not in {"custom", "soup"}:
-            keys = [key for key in keys if key != "tokenizer_from"]  # of few
-            assert keys == list(catalogue()["base"]), path
+            keys = [key for key in keys if key not in {"tokenizer_from", "grid"}]  # of few
+            assert keys == [key for key in catalogue()["base"] if key != "grid"], path
             assert re.search(r"^size: \$\{size\}$", text, re.MULTILINE), path
 
 

@@ -5,28 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import adapter_files, digests
-from olmo_stages.revisions import hub
-from olmo_stages.stages import MINIATURE
+from olmo_stages.models import adapter_files, borrowed, digests, released, snapshots
+from olmo_stages.stages import MINIATURE, lookup
 from olmo_stages.types import Stage
 
 ATTENTION = "sdpa"
 """Attention implementation; part of an activation's identity."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_SMALL_FILES = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-    digests.INDEX,
-]
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -52,10 +38,12 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
         cache: folder under which the miniature family, averages and merged adapters are kept.
 
     Returns:
-        The directory, which holds a config and safetensors weights.
+        The directory, which holds a config and safetensors weights. The config of a released
+        stage is the released one.
 
     Raises:
-        ModelError: there is no such checkpoint, or it cannot be reached.
+        ModelError: there is no such checkpoint, it cannot be reached, or it is not what its name
+            says.
         StoreError: an average or a merged adapter cannot be written.
     """
     if stage.members:
@@ -70,16 +58,17 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
         is_adapter = adapter_files.holds_adapter(path)
         found = _adapted(stage, path, cache) if is_adapter else Checkpoint(path, None)
     elif _HUB_ID.fullmatch(stage.source):
-        found = _download(stage)
+        found = _downloaded(stage, cache)
     else:
         raise ModelError(
             f"stage {stage.label}: directory {stage.source} does not exist; give a directory in "
             "Hugging Face format or a hub id like allenai/Olmo-3-1025-7B"
         )
     digests.read_config(found.path)
+    released.check_release(stage, found.path)
     if stage.random_init is None:
         digests.weight_files(found.path)
-    return found
+    return _with_tokenizer(stage, found, cache)
 
 
 def model_digest(stage: Stage, checkpoint: Checkpoint, cache: Path) -> str:
@@ -119,6 +108,26 @@ def _averaged(stage: Stage, cache: Path) -> Checkpoint:
     return Checkpoint(path, None, digest)
 
 
+def _downloaded(stage: Stage, cache: Path) -> Checkpoint:
+    path, commit = snapshots.small_files(stage)
+    if adapter_files.holds_adapter(path):
+        snapshots.adapter_weights(stage, path, commit)
+        return _adapted(stage, path, cache)
+    if stage.random_init is None:
+        snapshots.weights(stage, path, commit)
+    return Checkpoint(path, commit)
+
+
+def _with_tokenizer(stage: Stage, found: Checkpoint, cache: Path) -> Checkpoint:
+    """Beside the tokenizer of another stage, where it was released without one."""
+    told = released.release_of(stage)
+    if told is None or told.tokenizer_from is None or (found.path / "tokenizer.json").is_file():
+        return found
+    giver = lookup(told.tokenizer_from, stage.size)
+    tokenizer = locate(replace(giver, random_init=0), cache).path
+    return replace(found, path=borrowed.ensure_joined(found.path, giver, tokenizer, cache))
+
+
 def _adapted(stage: Stage, path: Path, cache: Path) -> Checkpoint:
     adapter = adapter_files.read_adapter(path)
     base = adapter_files.base_stage(stage, adapter)
@@ -131,38 +140,3 @@ def _adapted(stage: Stage, path: Path, cache: Path) -> Checkpoint:
     digest = model_digest(base, found, cache)
     merged, digest = adapters.ensure_merged(adapter, found.path, digest, cache)
     return Checkpoint(merged, None, digest)
-
-
-def _download(stage: Stage) -> Checkpoint:
-    """Small files first, then the weights by name: what the index does not name stays away.
-
-    Some repositories also hold the weights as .bin, pickled and twice the download, and some a
-    second set of shards.
-    """
-    path = _snapshot(stage, hub.pin(stage) or stage.revision, _SMALL_FILES)
-    commit = path.name if _COMMIT.fullmatch(path.name) else None
-    if stage.random_init is None:
-        # At the commit of the small files, should the branch move meanwhile.
-        path = _snapshot(stage, commit or stage.revision, digests.weight_names(path))
-    return Checkpoint(path, commit)
-
-
-def _snapshot(stage: Stage, revision: str, patterns: list[str]) -> Path:
-    import huggingface_hub
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                stage.source,
-                revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=["*/*"],  # a pattern's * goes into folders
-            )
-        )
-    # All of the hub's errors are one or the other: unknown id or revision, gated, no connection.
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"stage {stage.label}: {stage.source} at revision {stage.revision} is neither a "
-            f"directory nor in reach on the hub ({type(error).__name__}); check the id and the "
-            "revision, connect or log in (hf auth login), or give a local directory"
-        ) from error

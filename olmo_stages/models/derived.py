@@ -51,8 +51,9 @@ def ensure(
                 write(hidden)
                 (hidden / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
                 for file in hidden.iterdir():
-                    file.chmod(0o644)  # safetensors leaves its files to their owner alone
-                    _flush(file)
+                    if not file.is_symlink():
+                        file.chmod(0o644)  # safetensors leaves its files to their owner alone
+                        _flush(file)
                 hidden.replace(folder)
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)

@@ -108,6 +108,38 @@ def pin(stage: Stage, patience: float = PATIENCE) -> str | None:
     return _pinned.setdefault(key, commit)
 
 
+def has_file(source: str, commit: str | None, name: str, patience: float = PATIENCE) -> bool:
+    """Whether a repository holds a file; False where the hub is not in reach.
+
+    Args:
+        source: hub repo id.
+        commit: of it; None = main.
+        name: of the file.
+        patience: seconds that the hub has to answer.
+
+    Raises:
+        ModelError: it knows no such repository, or shows it only after a login.
+    """
+
+    def ask() -> bool:
+        from huggingface_hub import HfApi
+
+        return HfApi().file_exists(source, name, revision=commit)
+
+    try:
+        return _ask(ask, source, patience)
+    except NotInReach:
+        return False
+
+
+def is_misspelt(stage: Stage) -> bool:
+    """Whether a revision is none that is known of a released stage, without asking the hub."""
+    spelt = _spellings(stage)
+    if spelt is None or stage.revision == names.MAIN or is_commit(stage.revision):
+        return False
+    return not any(names.spelling(it).holds(stage.revision) for it in spelt)
+
+
 def unknown_revision(stage: Stage, known: Mapping[str, str] | None = None) -> str:
     """What to say of a revision that does not exist.
 
@@ -120,7 +152,7 @@ def unknown_revision(stage: Stage, known: Mapping[str, str] | None = None) -> st
     said = f"stage {stage.name}: {stage.source} has no revision {stage.revision}"
     if spelt is not None:
         said += f"; there are {', '.join([*map(str, spellings), names.MAIN])}"
-    near = names.nearest(stage.revision, known or (), spellings)
+    near = names.nearest(stage.revision, known, spellings)
     if near:
         said += f"; nearest: {', '.join(near)}"
     if stage.size == "custom":

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from itertools import pairwise
 
 from olmo_stages.errors import ConfigError
@@ -171,6 +171,20 @@ class Spelling:
             end = match.end()
         return re.fullmatch("".join([*parts, re.escape(self.text[end:])]), name) is not None
 
+    def holds(self, name: str) -> bool:
+        """Whether a name is spelt so, with a step in the range that is known."""
+        revision = parse(name)
+        if revision is None or revision.step is None or not self.fits(name):
+            return False
+        return (self.first or 0) <= revision.step <= (self.last or revision.step)
+
+    def near(self, step: int) -> str | None:
+        """The revision of a step, or of the nearest one known; None where it takes more numbers."""
+        if {match[0][0] for match in _NUMBERS.finditer(self.text)} != {"N"}:
+            return None
+        step = max(self.first or 0, min(step, step if self.last is None else self.last))
+        return _NUMBERS.sub(lambda match: f"{step:0{len(match[0])}d}", self.text)
+
     def spell(self, revision: Revision) -> str | None:
         """Spell a point of training as this repository does; None if it has another form."""
         tokens = None if revision.tokens is None else revision.tokens // _BILLION
@@ -207,13 +221,16 @@ def spellings_of(names: Iterable[str]) -> tuple[Spelling, ...]:
 
 
 def nearest(
-    name: str, names: Iterable[str], spellings: Sequence[Spelling] = (), count: int = 3
+    name: str,
+    names: Iterable[str] | None,
+    spellings: Sequence[Spelling] = (),
+    count: int = 3,
 ) -> tuple[str, ...]:
     """The existing revisions that a wrong name may mean.
 
     Args:
         name: the wrong name.
-        names: the existing ones.
+        names: the existing ones; None = not known, so that the spellings must do.
         spellings: of the repository.
         count: how many at most.
 
@@ -221,6 +238,8 @@ def nearest(
         The same step in the repository's spelling first, then the nearest steps of the same phase
         and run, or failing those the names that look alike.
     """
+    if names is None:
+        return _by_spelling(name, spellings)[:count]
     names = tuple(names)
     wrong = parse(name)
     found: list[str] = []
@@ -235,6 +254,16 @@ def nearest(
         found += sorted(distances, key=lambda it: distances[it])
     found = found or get_close_matches(name, names, n=count, cutoff=0.5)
     return tuple(dict.fromkeys(found))[:count]
+
+
+def _by_spelling(name: str, spellings: Sequence[Spelling]) -> tuple[str, ...]:
+    """The step that a wrong name ends in, as a repository spells it; what looks alike first."""
+    steps = re.findall(r"\d+", re.sub(r"-tokens\d+B$", "", name))
+    if not steps:
+        return ()
+    found = [it.near(int(steps[-1])) for it in spellings]
+    alike = {it: SequenceMatcher(None, name, it).ratio() for it in found if it is not None}
+    return tuple(sorted(alike, key=lambda it: -alike[it]))
 
 
 def _digits(letters: str) -> str:
