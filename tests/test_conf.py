@@ -2,6 +2,8 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 
 from olmo_stages.experiment import Experiment
@@ -46,6 +48,42 @@ def test_every_study_builds_and_says_what_it_asks(study):
     header = (conf_folder() / "experiment" / f"{study}.yaml").read_text()
     for word in ("Question:", "Prediction:", "Source:", "Run:"):
         assert word in header, word
+
+
+def jobs_of(study, *overrides):
+    """The jobs of a study's own sweep, as -m makes them."""
+    words = [f"+experiment={study}", *overrides]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        settings = compose("config", words, return_hydra_config=True).hydra
+        params = [f"{key}={value}" for key, value in settings.sweeper.params.items()]
+        swept = OverridesParser.create().parse_overrides([*words, *params])
+        (jobs,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+        return [instantiate(compose("config", job), _convert_="all") for job in jobs]
+
+
+@pytest.mark.parametrize("size", ["tiny", "7b"])
+@pytest.mark.parametrize("study", options("experiment"))
+def test_every_job_of_a_study_builds(study, size):
+    jobs = jobs_of(study, f"size={size}")
+    labels = [(job.model.label, job.analysis.name) for job in jobs]
+    assert len(set(labels)) == len(labels) > 2
+    for job in jobs:
+        assert job.model.size == size
+        # A stage that is its own reference has none; every other is compared.
+        assert (job.reference_stage() is None) == (job.model.label == job.reference)
+
+
+def test_a_study_of_revisions_takes_those_of_the_size_and_the_stage():
+    labels = [job.model.label for job in jobs_of("training_dynamics", "size=7b")]
+    assert (len(labels), labels[0], labels[-1]) == (16, "base@stage1-step3000", "base")
+    labels = [job.model.label for job in jobs_of("training_dynamics", "model=think_sft")]
+    assert labels == ["think_sft@step20", "think_sft@step40", "think_sft@step60", "think_sft"]
+
+
+def test_a_family_is_compared_with_its_own_base():
+    jobs = jobs_of("olmo2_vs_olmo3", "size=tiny")
+    roots = {job.model.lineage()[0].name: job.reference_stage().name for job in jobs}
+    assert roots == {"base": "base", "olmo2_base": "olmo2_base"}
 
 
 def test_no_setting_is_mandatory():
