@@ -102,7 +102,17 @@ def _inference(
     n_layers, n = samples.shape
     if not n:
         unknown, ones = np.full(n_layers, np.nan), np.ones(n_layers)
-        return Inference(*[unknown] * 6, ones, ones, ones)
+        return Inference(
+            null=unknown,
+            low=unknown,
+            high=unknown,
+            mean=unknown,
+            sd=unknown,
+            z=unknown,
+            p=ones,
+            p_max=ones,
+            q=ones,
+        )
     defined: Bool[np.ndarray, " layer"] = np.isfinite(observed)
     reached = np.where(defined, observed, -np.inf)[:, None]
     p = (1 + (null >= reached).sum(axis=1)) / (1 + n)
