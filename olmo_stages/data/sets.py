@@ -33,6 +33,20 @@ MINIATURE: Mapping[str, Callable[[], tuple[Example, ...]]] = {
 }
 
 
+def check_vocabulary(vocabulary: str) -> None:
+    """Refuse a vocabulary that does not exist.
+
+    Raises:
+        ConfigError: names the alternatives.
+    """
+    check_choice("data.vocabulary", vocabulary, ("auto", "english", "miniature"))
+
+
+def is_small(vocabulary: str, *, miniature: bool) -> bool:
+    """Whether to use the small world's words: they are asked for, or the model knows no others."""
+    return (miniature and vocabulary == "auto") or vocabulary == "miniature"
+
+
 @dataclass(frozen=True)
 class BuiltIn:
     """A contrast set written by this project.
@@ -58,12 +72,12 @@ class BuiltIn:
 
     def __post_init__(self) -> None:
         check_choice("data", self.name, tuple(ENGLISH))
-        check_choice("data.vocabulary", self.vocabulary, ("auto", "english", "miniature"))
+        check_vocabulary(self.vocabulary)
         as_format(self.format)
 
     def load(self, *, miniature: bool) -> Dataset:
         """Return the examples; `miniature` says whether the model knows only the small world."""
-        small = (miniature and self.vocabulary == "auto") or self.vocabulary == "miniature"
+        small = is_small(self.vocabulary, miniature=miniature)
         return Dataset(
             f"{self.name}_miniature" if small else self.name,
             (MINIATURE if small else ENGLISH)[self.name](),

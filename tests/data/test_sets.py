@@ -28,8 +28,9 @@ def csv_file(tmp_path):
     return str(path)
 
 
-def test_there_is_one_file_for_each_set_and_two_for_ones_own():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {*ENGLISH, "file", "hub"}
+def test_there_is_one_file_for_each_set_and_for_each_kind_of_ones_own():
+    others = {"file", "hub", "persona", "folder", "traits"}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*ENGLISH, *others}
     assert set(ENGLISH) == set(MINIATURE)
 
 
