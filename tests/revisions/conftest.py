@@ -61,11 +61,17 @@ class Handler(BaseHTTPRequestHandler):
             ])
         elif revision in branches:
             self.answer({"id": source, "sha": branches[revision]})
+        elif revision in branches.values():
+            self.answer({"id": source, "sha": revision})
         else:
             self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
 
     def file(self, commit, name):
-        body = (self.told.files[commit] / name).read_bytes()
+        path = self.told.files[commit] / name
+        if not path.is_file():
+            self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        body = path.read_bytes()
         self.send(200, body, {"X-Repo-Commit": commit, "ETag": f'"{commit[:8]}{name}"'})
 
     def answer(self, content):

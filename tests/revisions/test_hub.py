@@ -177,3 +177,27 @@ def test_what_was_downloaded_is_found_offline(online, checkpoints, tmp_path, mon
     monkeypatch.setattr(hub, "_pinned", {})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert locate(stage(), tmp_path) == before
+
+
+def test_offline_a_misspelt_revision_is_told_with_the_nearest_known(tmp_path):
+    with pytest.raises(ModelError) as caught:
+        locate(lookup("think_sft@step_1000", "7b"), tmp_path)
+    said = str(caught.value)
+    assert "has no revision step_1000; there are stepN (1000..43000), main" in said
+    assert "nearest: step1000; list them with: olmo-stages revisions think_sft --size 7b" in said
+    assert said.endswith("no hub in reach)")
+
+
+@pytest.mark.parametrize("revision", ["step1000", "main", "1" * 40])
+def test_offline_a_right_revision_is_only_out_of_reach(tmp_path, revision):
+    with pytest.raises(ModelError, match=f"at revision {revision} is neither .* nor in reach"):
+        locate(lookup(f"think_sft@{revision}", "7b"), tmp_path)
+
+
+def test_files_of_a_repository(online, checkpoints, monkeypatch):
+    online.files = {FIRST: checkpoints[0]}
+    online.add(SOURCE, main=FIRST)
+    assert hub.has_file(SOURCE, FIRST, "config.json")
+    assert not hub.has_file(SOURCE, FIRST, "never.json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not hub.has_file(SOURCE, FIRST, "config.json")

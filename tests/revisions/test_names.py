@@ -255,3 +255,39 @@ def test_the_nearest_revisions(wrong, found):
 def test_a_step_without_its_phase_is_looked_for_in_the_first():
     names = ["stage1-step1000", "stage2-step1000", "main"]
     assert nearest("step1000", names, [spelling("stage1-stepN")])[0] == "stage1-step1000"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "spellings", "found"),
+    [
+        ("step_1000", ["stepN 1000..43000"], ("step1000",)),
+        ("step_25", ["step_NNNN 25..1375"], ("step_0025",)),
+        ("step9999", ["step_NNNN 25..1375"], ("step_1375",)),
+        ("step1", ["step_NNNN 25..1375"], ("step_0025",)),
+        (
+            "stage2_step1000",
+            ["stage1-stepN", "stage2-stepN ..5000"],
+            ("stage2-step1000", "stage1-step1000"),
+        ),
+        ("step1000", ["5e-5-stepN", "1e-4-stepN"], ("5e-5-step1000", "1e-4-step1000")),
+        ("stage1-step7", ["stage1-stepN-tokensTB"], ()),
+        ("final", ["stepN"], ()),
+    ],
+)
+def test_the_nearest_by_spelling_alone(wrong, spellings, found):
+    assert nearest(wrong, None, [spelling(text) for text in spellings]) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("step_0025", True),
+        ("step_1375", True),
+        ("step_1400", False),
+        ("step_0000", False),
+        ("step_25", False),
+        ("final", False),
+    ],
+)
+def test_whether_a_spelling_holds_a_name(name, held):
+    assert spelling("step_NNNN 25..1375").holds(name) is held
