@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_stages.atomic import safe_name
+from olmo_stages.data.responses import OWN
 from olmo_stages.errors import ConfigError, OlmoStagesError, StoreError
 from olmo_stages.lineage import lineage_order
 from olmo_stages.models.compute import FULL_PRECISION, of_quantised
@@ -86,18 +87,32 @@ class _Job:
             "options": identity["options"],
             "version": identity["version"],
             "seed": identity["seed"],
-            "pass": {name: it for name, it in passes.items() if name not in _OF_A_STAGE},
+            "pass": {name: it for name, it in passes.items() if name not in self._differing},
+            "responses": identity.get("responses"),
         }
 
     def models(self) -> dict[str, str]:
         """Identity of the model behind each label."""
         stage, reference = self.labels
         identity = self.about["identity"]
-        found = {stage: canonical([self.about["stage"]["size"], identity["activations"]])}
+        sides = {stage: (self.about["stage"], identity["activations"])}
         if reference:
-            size = self.about["reference"]["size"]
-            found[reference] = canonical([size, identity["reference"]])
-        return found
+            sides[reference] = (self.about["reference"], identity["reference"])
+        read = {"data"} if self._reads_own else set()
+        return {
+            label: canonical([about["size"], {k: it for k, it in passes.items() if k not in read}])
+            for label, (about, passes) in sides.items()
+        }
+
+    @property
+    def _reads_own(self) -> bool:
+        """Whether each stage reads what it wrote itself, and so other data than the next one."""
+        responses = self.about["identity"].get("responses")
+        return responses is not None and responses["mode"] == OWN
+
+    @property
+    def _differing(self) -> frozenset[str]:
+        return _OF_A_STAGE | {"data"} if self._reads_own else _OF_A_STAGE
 
     def summary(self) -> dict[str, str]:
         """What the assembled result's record says of the job."""
