@@ -6,14 +6,18 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file
 
 import olmo_stages
 from olmo_stages import records
+from olmo_stages.analyses.cosine import Cosine
 from olmo_stages.cli import main
 from olmo_stages.export import parse_layers
 from olmo_stages.records import Job, Status, Times, now, write_status
+from olmo_stages.stages import conf_folder
 from olmo_stages.types import Measurement, Result, Stage
+from tests.fakes import FakeSource, grouped_examples
 
 BASE = Stage("base", "tiny", "miniature")
 SFT = Stage("think_sft", "tiny", "miniature", parent=BASE)
@@ -35,6 +39,8 @@ def tensors(analysis, traits, reference, seed):
         if reference is not None:
             other = np.random.default_rng(99).normal(size=(N_LAYERS, D_MODEL))
             found[f"{trait}.reference_vector"] = other.astype(np.float32)
+            found[f"{trait}.reference_midpoint"] = rng.normal(size=N_LAYERS)
+            found[f"{trait}.reference_separation"] = rng.normal(size=N_LAYERS)
     return found
 
 
@@ -48,7 +54,10 @@ def job_folder(
     data="manners_miniature",
     site="resid_post",
     model=None,
+    responses=None,
     seed=0,
+    options=None,
+    result=None,
 ):
     """A finished job as the analyses write it."""
     sides = {"activations": stage, "reference": reference}
@@ -58,7 +67,7 @@ def job_folder(
         reference,
         data,
         {
-            "options": {"kind": "mean_difference", "site": site, "position": "last"},
+            "options": options or {"kind": "mean_difference", "site": site, "position": "last"},
             "seed": seed,
             **{
                 side: None if it is None else {"weights": f"{it.label}-digest", "format": "raw"}
@@ -81,10 +90,11 @@ def job_folder(
         data_digest=f"{data}-digest",
         model_digests={},
     )
+    if responses is not None:
+        provenance["responses"] = {"mode": responses, "stages": []}
     folder = job.folder(root)
-    records.write(
-        folder, Result(tuple(rows), tensors(analysis, traits, reference, seed)), provenance
-    )
+    made = Result(tuple(rows), tensors(analysis, traits, reference, seed))
+    records.write(folder, result or made, provenance)
     return folder
 
 
@@ -120,6 +130,42 @@ def refused(shell, *arguments):
     assert len(err.splitlines()) == 1
     assert sorted(Path().iterdir()) == before
     return err
+
+
+# ---- the analysis itself
+
+
+@pytest.mark.parametrize("kind", ["mean_difference", "lda"])
+def test_what_cosine_finds_is_exported_for_both_sides(shell, tmp_path, kind):
+    options = yaml.safe_load((conf_folder() / "analysis" / "cosine.yaml").read_text())
+    del options["_target_"]
+    options |= {"kind": kind, "n_permutations": 0, "n_unrelated": 0, "n_resamples": 100}
+    examples = tuple(grouped_examples(8))
+    labels = np.array([e.label for e in examples])
+    rng = np.random.default_rng(3)
+    values = {
+        stage: rng.normal(size=(2, len(labels), D_MODEL))
+        + labels[:, None] * rng.normal(size=D_MODEL)
+        for stage in (BASE, SFT)
+    }
+    source = FakeSource(examples, values.__getitem__, layer_types=TYPES[1:])
+    result = Cosine(**options)(SFT, BASE, source, 0)
+    folder = job_folder(tmp_path / "outputs", options=options, result=result)
+    for side, stage in (("stage", SFT), ("reference", BASE)):
+        assert shell(folder, "--side", side, "-o", f"{side}.safetensors")[0] == 0
+        vector = olmo_stages.load_vector(f"{side}.safetensors")
+        assert (vector.layers, vector.kind) == ((0, 1), kind)
+        assert (vector.told("n"), vector.told("n_groups")) == (str(len(labels)), "8")
+        assert vector.layer_types == dict(enumerate(TYPES[1:3]))
+        for layer, x in enumerate(values[stage].astype(np.float32).astype(float)):
+            high, low = x[labels == 1].mean(0), x[labels == 0].mean(0)
+            along = vector.vectors[layer] / np.linalg.norm(vector.vectors[layer])
+            if kind == "mean_difference":
+                np.testing.assert_allclose(vector.vectors[layer], high - low, atol=1e-5)
+            # The vectors are float32, seven digits of numbers near 1.
+            assert vector.midpoint[layer] == pytest.approx((high + low) @ along / 2, abs=1e-5)
+            assert vector.separation[layer] == pytest.approx((high - low) @ along, abs=1e-5)
+            assert vector.separation[layer] > 0
 
 
 # ---- one job
@@ -168,6 +214,7 @@ def test_a_vector_knows_where_it_comes_from(shell, tmp_path):
         "data": "manners_miniature",
         "data_digest": "manners_miniature-digest",
         "format": "raw",
+        "responses": None,
         "n": 40,
         "n_groups": 20,
         "seed": 0,
@@ -178,6 +225,12 @@ def test_a_vector_knows_where_it_comes_from(shell, tmp_path):
     }
 
 
+def test_a_vector_of_responses_says_who_wrote_them(shell, tmp_path):
+    folder = job_folder(tmp_path / "outputs", responses="replay of base")
+    shell(folder, "-o", "v.safetensors")
+    assert olmo_stages.load_vector("v.safetensors").told("responses") == "replay of base"
+
+
 def test_the_reference_has_its_own_vector_and_weights(shell, tmp_path):
     folder = job_folder(tmp_path / "outputs")
     assert shell(folder, "--side", "reference")[0] == 0
@@ -185,7 +238,8 @@ def test_the_reference_has_its_own_vector_and_weights(shell, tmp_path):
     found = records.read(folder).result.tensors
     np.testing.assert_array_equal(vector.values, found["manners.reference_vector"])
     assert (vector.told("side"), vector.told("weights")) == ("reference", "base-digest")
-    assert (vector.midpoint, vector.separation) == ({}, {})  # the stage's are of its own vector
+    assert list(vector.midpoint.values()) == found["manners.reference_midpoint"].tolist()
+    assert list(vector.separation.values()) == found["manners.reference_separation"].tolist()
 
 
 def test_a_job_without_a_reference_has_none_to_export(shell, tmp_path):

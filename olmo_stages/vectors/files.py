@@ -56,8 +56,9 @@ class TraitVector:
         provenance: where it comes from, plain values only. What `olmo-stages export` writes:
             `side` (`stage` or `reference` of the job), `stage` (its label), `name`, `size`,
             `source`, `revision`, `random_init`, `family`, `weights` (digest), `data`,
-            `data_digest`, `format`, `n`, `n_groups`, `seed`, `analysis`, `job` (digest),
-            `package` (version of olmo-stages), `code` (its commit).
+            `data_digest`, `format`, `responses` (`own` or `replay of STAGE`; None = none were
+            written), `n`, `n_groups`, `seed`, `analysis`, `job` (digest), `package` (version of
+            olmo-stages), `code` (its commit).
     """
 
     trait: str

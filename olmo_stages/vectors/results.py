@@ -142,6 +142,7 @@ def _provenance(
         "data": job["data"],
         "data_digest": told["data_digest"],
         "format": read["format"],
+        "responses": (told.get("responses") or {}).get("mode"),
         "n": max((row.n for row in rows), default=0),
         "n_groups": max((row.n_groups for row in rows), default=0),
         "seed": told["seed"],
