@@ -42,7 +42,7 @@ class Agreement:
                 unknown = np.full(len(stage), np.nan)
                 return cls(unknown, unknown, stage, unknown)
             return cls(
-                xy.inner / np.sqrt(xx.inner * yy.inner),
+                np.clip(xy.inner / np.sqrt(xx.inner * yy.inner), -1.0, 1.0),
                 corrected(xy.signal, xx.signal, yy.signal),
                 stage,
                 yy.signal / yy.inner,

@@ -13,8 +13,8 @@ from olmo_stages.estimates import LEVEL
 FEWEST = 5
 """Groups, or blocks of groups, below which no interval is given."""
 
-EDGE = 1e-15
-"""Distance from a pole of a transformation."""
+EDGE = 1e-9
+"""Values closer to 1 than this differ by the arithmetic only."""
 
 Scale = Literal["cosine", "reliability", "plain", "root"]
 Map = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
@@ -82,11 +82,13 @@ def jackknifed(values: Float64[np.ndarray, " left_out"], scale: Scale) -> Interv
         are groups but one.
     """
     there, back = SCALES[scale]
-    value = float(_root(values[0]) if scale == "root" else values[0])
+    value = float(_root(values[:1])[0] if scale == "root" else values[0])
     n = len(values) - 1
     if n < FEWEST or not np.isfinite(values).all():
         return Interval(value, float("nan"), float("nan"))
     moved = there(values)
+    if np.ptp(moved) == 0:
+        return Interval(value, value, value)
     error = np.sqrt((n - 1) / n * np.square(moved[1:] - moved[1:].mean()).sum())
     reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * error)
     ends = back(np.array([moved[0] - reach, moved[0] + reach]))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int8
+from jaxtyping import Float, Float32, Float64, Int, Int8
 from scipy import linalg
 
 from olmo_stages.errors import ConfigError
@@ -155,8 +155,10 @@ class LDA:
 
     def ridge(self, x: Float[np.ndarray, "row d_model"]) -> float:
         """What is added to the sums of squares of centred activations, in their units."""
-        trace = float(np.einsum("rd,rd->", x, x, dtype=np.float64))
-        return self.shrinkage / (1 - self.shrinkage) * trace / x.shape[1]
+        return self._ridge(float(np.einsum("rd,rd->", x, x, dtype=np.float64)), x.shape[1])
+
+    def _ridge(self, trace: float, d_model: int) -> float:
+        return self.shrinkage / (1 - self.shrinkage) * trace / d_model
 
     def features(self, x: Float32[np.ndarray, "row d_model"]) -> Float32[np.ndarray, "row d_model"]:
         """Centred activations times the inverse of the shrunk covariance.
@@ -168,8 +170,37 @@ class LDA:
     def __call__(
         self, x: Float32[np.ndarray, "row d_model"], targets: Targets
     ) -> Float32[np.ndarray, "target d_model"]:
-        """One discriminant a target; the covariance is that of all rows of `x`."""
-        return mean_differences(self.features(centred(x)), targets)
+        """One discriminant a target; the covariance is that of the rows that take part."""
+        own = x.astype(np.float64)
+        own -= own.mean(axis=0)
+        gram = own @ own.T if len(own) <= own.shape[1] else None
+        weights = coefficients(targets.labels)
+        masks, which = np.unique(targets.labels >= 0, axis=0, return_inverse=True)
+        found = np.zeros((len(targets), x.shape[1]), dtype=np.float32)
+        for index, mask in enumerate(masks):
+            its, rows = np.flatnonzero(which.ravel() == index), np.flatnonzero(mask)
+            if len(rows):
+                chosen = weights[np.ix_(its, rows)]
+                found[its] = len(rows) * self._fit(own[rows], gram, rows, chosen)
+        return found
+
+    def _fit(
+        self,
+        x: Float64[np.ndarray, "member d_model"],
+        gram: Float64[np.ndarray, "row row"] | None,
+        rows: Int[np.ndarray, " member"],
+        weights: Float64[np.ndarray, "target member"],
+    ) -> Float64[np.ndarray, "target d_model"]:
+        """Discriminants of some rows, from the inner products of all where those are the fewer."""
+        if gram is None:
+            x = x - x.mean(axis=0)
+            return weights @ whitened(x, self.ridge(x))
+        own = gram[np.ix_(rows, rows)]
+        own -= own.mean(axis=0)
+        own -= own.mean(axis=1, keepdims=True)
+        own[np.diag_indices(len(own))] += self._ridge(float(np.trace(own)), x.shape[1])
+        # The solution sums to 0 as the weights do, so that it needs no centred rows.
+        return linalg.solve(own, weights.T, assume_a="pos", check_finite=False).T @ x
 
 
 def whitened(

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
-from olmo_stages.dominant import VARIANTS, Variant
+from olmo_stages.dominant import Variant
 from olmo_stages.vectors.agreement import Agreement
 from olmo_stages.vectors.cells import Cells, Moments, Products
 from olmo_stages.vectors.dots import Dots
-from olmo_stages.vectors.downdates import Whitened, without_each_group
 from olmo_stages.vectors.kinds import LDA, coefficients, mean_differences
 from olmo_stages.vectors.layer import ROUNDING, Layer
-from olmo_stages.vectors.plan import ARITHMETIC, Evidence, Null, Plan, tried_rounding
+from olmo_stages.vectors.plan import ARITHMETIC, Evidence, Null, Plan, flat_rounding
+from olmo_stages.vectors.refitted import agreement
 
-Rows = Float32[np.ndarray, "row column"]
+Rows = Float32[np.ndarray, "_ _"]
 Pair = tuple[Rows, Rows]
 Rounding = dict[Null, Float64[np.ndarray, " sample"]]
 
@@ -207,43 +207,40 @@ def _rounding(layer: Layer, plan: Plan, variant: Variant, dots: NullDots) -> Rou
         }
 
 
-def discriminant(layer: Layer, plan: Plan, extract: LDA) -> Iterator[tuple[Variant, Evidence]]:
+def discriminant(
+    layer: Layer, plan: Plan, extract: LDA, variants: Sequence[Variant]
+) -> Iterator[tuple[Variant, Evidence]]:
     """Evidence about the discriminant, a variant at a time, since the covariance mixes dimensions.
+
+    The nulls are mean differences of whitened features. Reliability is not: what whitens the
+    examples is made of them, so that the contributions of two groups are not independent (they are
+    even opposed, as the rows of an inverse are). It comes from halves with a covariance each.
 
     Yields:
         A variant and its evidence.
     """
     targets, none = plan.contrast.targets(), np.arange(0)
-    for variant in VARIANTS if len(layer.dominant) else VARIANTS[:1]:
+    for variant in variants:
         x, y = layer.sides(variant)
-        sides = [x] if y is None or y is x else [x, y]
-        white = [
-            Whitened.of(it.x.astype(np.float64), extract.ridge(it.x), plan.cells) for it in sides
-        ]
-        features = [its.features(plan.cells) for its in white]
-        vectors = [mean_differences(its, targets)[0] for its in features]
-        products = [without_each_group(white[0], white[0], plan.cells)]
+        found = agreement(x.x, None if y is None else y.x, plan)
+        features = [extract.features(x.x)]
+        vectors = [mean_differences(features[0], targets)[0]]
         if y is None:
-            lengths = Lengths.of(products, plan.cells)
-            yield variant, Evidence(Agreement.of(lengths.xx), vectors[0], None)
+            yield variant, Evidence(found, vectors[0], None)
             continue
-        if y is x:
-            products *= 3
-        else:
-            products.append(without_each_group(white[1], white[1], plan.cells))
-            products.append(without_each_group(white[0], white[1], plan.cells))
-        lengths = Lengths.of(products, plan.cells)
+        if y is not x:
+            features.append(extract.features(y.x))
+            vectors.append(mean_differences(features[-1], targets)[0])
         dots = NullVectors(features[0], features[-1], plan, none).dots(np.ones(0, np.float32))
-        tried = [tried_rounding(side, plan, ROUNDING * layer.resolution) for side in sides]
         samples = dots.samples(plan)
         yield (
             variant,
             Evidence(
-                Agreement.of(lengths.xx, lengths.yy, lengths.xy),
+                found,
                 vectors[0],
                 vectors[-1],
                 samples,
-                {k: np.full(len(v), ARITHMETIC + tried[0] + tried[-1]) for k, v in samples.items()},
+                flat_rounding(samples, (x, y), layer, plan),
                 dots.controls(plan),
             ),
         )

@@ -13,7 +13,7 @@ from olmo_stages.vectors.cells import Cells
 from olmo_stages.vectors.contrast import Contrast, Targets
 from olmo_stages.vectors.dots import Units
 from olmo_stages.vectors.kinds import Extractor
-from olmo_stages.vectors.layer import Centred
+from olmo_stages.vectors.layer import ROUNDING, Centred, Layer
 from olmo_stages.vectors.nulls import Nulls
 
 Null = Literal["relabelled", "independent", "unrelated"]
@@ -75,13 +75,32 @@ class Evidence:
     controls: Mapping[str, float] = field(default_factory=dict)
 
 
-def tried_rounding(side: Centred, plan: Plan, rounding: float) -> float:
+def flat_rounding(
+    samples: Mapping[Null, Float64[np.ndarray, " _"]],
+    sides: tuple[Centred, Centred],
+    layer: Layer,
+    plan: Plan,
+) -> dict[Null, Float64[np.ndarray, " _"]]:
+    """How far rounding may have lowered samples: one number for all, tried out.
+
+    Args:
+        samples: by null.
+        sides: rows of both stages.
+        layer: which they come from.
+        plan: which they were drawn for.
+    """
+    first = tried_rounding(sides[0], layer, plan)
+    both = first + (first if sides[1] is sides[0] else tried_rounding(sides[1], layer, plan))
+    return {name: np.full(len(its), ARITHMETIC + both) for name, its in samples.items()}
+
+
+def tried_rounding(side: Centred, layer: Layer, plan: Plan) -> float:
     """By how much rounding lowers the cosine of a null vector with itself, tried out.
 
     Args:
-        side: the stage's rows.
+        side: rows of a stage.
+        layer: which they come from.
         plan: whose first relabellings are fitted, with and without noise.
-        rounding: root mean square of the noise, relative to each value.
 
     Returns:
         Twice the median over `TRIED` relabellings.
@@ -90,7 +109,8 @@ def tried_rounding(side: Centred, plan: Plan, rounding: float) -> float:
     if not len(targets):
         return 0.0
     noise = np.random.default_rng(0).standard_normal(side.x.shape, dtype=np.float32)
-    noisy = side.x + np.float32(rounding) * noise * (side.x + side.mean.astype(np.float32))
+    noise *= side.x + side.mean.astype(np.float32)
+    noisy = side.x + np.float32(ROUNDING * layer.resolution) * noise
     exact, moved = plan.extract(side.x, targets), plan.extract(noisy, targets)
     return float(2 * np.median(1 - paired_cosines(exact, moved)))
 

@@ -9,7 +9,7 @@ from olmo_stages.logistic import accelerated, polish, principal_axes
 FEW = 8
 """Up to so many targets are solved to a Newton decrement of 1e-10."""
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 """Gradient, in the metric of the bound, at which the fits of a null are done."""
 
 
@@ -37,8 +37,11 @@ def fitted(
     y = torch.from_numpy(labels.T.astype(np.float64))
     both = (labels == 1).any(1) & (labels == 0).any(1)
     strengths = torch.full((1, y.shape[1]), strength, dtype=torch.float64)
+    few = len(labels) <= FEW
+    if not few:
+        axes, y, strengths = axes.single(), y.float(), strengths.float()
     weights, bias = accelerated(axes, y, strengths, TOLERANCE)
-    if len(labels) <= FEW:
+    if few:
         for target in np.flatnonzero(both).tolist():
             start = weights[:, :, target], bias[:, 0, target]
             weights[:, :, target] = polish(axes, y[:, target], strengths[:, target], start)[0]

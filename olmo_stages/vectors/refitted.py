@@ -8,22 +8,19 @@ from jaxtyping import Bool, Float32, Float64, Int
 from olmo_stages.dominant import Variant
 from olmo_stages.vectors.agreement import Agreement, corrected
 from olmo_stages.vectors.contrast import Contrast
-from olmo_stages.vectors.layer import ROUNDING, Layer
+from olmo_stages.vectors.kinds import coefficients
+from olmo_stages.vectors.layer import Layer
 from olmo_stages.vectors.nulls import halves
-from olmo_stages.vectors.plan import (
-    ARITHMETIC,
-    Evidence,
-    Null,
-    Plan,
-    paired_cosines,
-    tried_rounding,
-)
+from olmo_stages.vectors.plan import Evidence, Null, Plan, flat_rounding, paired_cosines
 
 BLOCKS = 20
 """Blocks of groups that are left out one at a time."""
 
 SPLITS = 6
 """Splits of the groups into halves."""
+
+SIGNED = 3.0
+"""Standard errors from which on the sign of an axis counts as known."""
 
 
 def refits(
@@ -43,9 +40,10 @@ def refits(
             continue
         sides = [x] if y is x else [x, y]
         other = vector if y is x else plan.extract(y.x, plan.contrast.targets())[0]
-        null = [plan.extract(side.x, plan.nulls.relabelled) for side in sides]
-        unrelated = [plan.extract(side.x, plan.nulls.unrelated) for side in sides]
-        tried = [tried_rounding(side, plan, ROUNDING * layer.resolution) for side in sides]
+        null, unrelated = (
+            [plan.extract(side.x, targets) for side in sides]
+            for targets in (plan.nulls.relabelled, plan.nulls.unrelated)
+        )
         samples: dict[Null, Float64[np.ndarray, " sample"]] = {
             "relabelled": paired_cosines(null[0], null[-1]),
             "independent": paired_cosines(null[0], null[-1][plan.nulls.partner]),
@@ -55,11 +53,30 @@ def refits(
             name: paired_cosines(*(plan.extract(side.x, its) for side in (x, y)))[0].item()
             for name, its in plan.controls.items()
         }
-        noise = ARITHMETIC + tried[0] + tried[-1]
-        rounding: dict[Null, Float64[np.ndarray, " sample"]] = {
-            name: np.full(len(its), noise) for name, its in samples.items()
-        }
+        if plan.extract.needs_pairs and all(
+            signed(side.x, vector, plan)
+            for side, vector in zip(sides, (vector, other), strict=False)
+        ):
+            samples["relabelled"] = np.abs(samples["relabelled"])
+            samples["unrelated"] = np.abs(samples["unrelated"])
+            controls = {name: abs(its) for name, its in controls.items()}
+        rounding = flat_rounding(samples, (x, y), layer, plan)
         yield variant, Evidence(found, vector, other, samples, rounding, controls)
+
+
+def signed(
+    x: Float32[np.ndarray, "row d_model"], vector: Float32[np.ndarray, " d_model"], plan: Plan
+) -> bool:
+    """Whether the labels give an axis its sign beyond doubt: 3 standard errors over groups.
+
+    An axis of random pairs has no sign worth the name. Where that of the data has, cosines of
+    random axes are taken without theirs, or half of them would be turned round and any turn of the
+    data's would look small; where it has none, both keep what they have.
+    """
+    scores = x @ vector
+    weights = coefficients(plan.contrast.targets().labels)[0]
+    parts = np.bincount(plan.contrast.groups, weights=weights * scores)
+    return bool(abs(parts.sum()) > SIGNED * np.sqrt(np.square(parts - parts.mean()).sum()))
 
 
 def agreement(
@@ -125,5 +142,7 @@ def cosines(
 ) -> Float64[np.ndarray, "..."]:
     """Cosines of some vectors of the one with some of the other; NaN where one has no length."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        x, y = (v.astype(np.float64) / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
-    return np.einsum("td,td->t", x[of_x.ravel()], y[of_y.ravel()]).reshape(of_x.shape)
+        exact = [its.astype(np.float64) for its in (x, y)]
+        x, y = (its / np.linalg.norm(its, axis=1, keepdims=True) for its in exact)
+    found = np.einsum("td,td->t", x[of_x.ravel()], y[of_y.ravel()])
+    return np.clip(found, -1.0, 1.0).reshape(of_x.shape)

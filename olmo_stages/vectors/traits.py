@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from olmo_stages.dominant import VARIANTS, Variant
-from olmo_stages.vectors.layer import ROUNDING, Layer
+from olmo_stages.vectors.layer import Layer
 from olmo_stages.vectors.plan import ARITHMETIC, Plan, paired_cosines, tried_rounding
 
 
@@ -68,7 +68,7 @@ def _cosines(
         own = side.of_rows(np.searchsorted(rows, plan.contrast.rows))
         vectors.append(plan.extract(own.x, plan.contrast.targets()))
         null.append(plan.extract(own.x, plan.nulls.relabelled))
-        tried.append(tried_rounding(own, plan, ROUNDING * layer.resolution))
+        tried.append(tried_rounding(own, layer, plan))
     value = np.eye(n)
     samples, rounding = np.ones((n, n, n_samples)), np.zeros((n, n, n_samples))
     for i in range(n):

@@ -104,7 +104,7 @@ def turn(
     if own:
         found = dict(mean_difference(layer, plan, lengths))
     elif isinstance(plan.extract, LDA):
-        found = dict(discriminant(layer, plan, plan.extract))
+        found = dict(discriminant(layer, plan, plan.extract, variants))
     else:
         found = dict(refits(layer, plan, variants))
     turns = {variant: _turn(layer, variant, its, plan, sizes) for variant, its in found.items()}
