@@ -27,16 +27,18 @@ def formation(cosine: _Rows, corrected: _Rows, reference: str) -> Measurement | 
 
     Returns:
         A row whose value is the step within the phase, its interval from the last revision that is
-        not above the half to this one. None where the data do not show it: the last cosine is not
-        distinguishable from its null, the first revision is above the half already, a later one is
-        below it again, the two revisions are of different phases, or there are runs side by side.
+        not above the half to this one; null and p are those of this revision's cosine, since where
+        any contrast of the same texts is as like the reference's, it is not this vector that formed
+        but the whole space. None where the data do not show it: the last value may be 0, the first
+        revision is above the half already, a later one is below it again, the two revisions are of
+        different phases, or there are runs side by side.
     """
     revisions = _run(corrected, reference)
     if len(revisions) < 3:
         return None
     labels = [label for label, _, _ in revisions]
     last = corrected[labels[-1]]
-    if not _shows(cosine.get(labels[-1]), last):
+    if _known(last.ci_low, 0.0) <= 0:
         return None
     half = last.value / 2
     above = [_known(corrected[label].ci_low, -math.inf) > half for label in labels]
@@ -47,27 +49,22 @@ def formation(cosine: _Rows, corrected: _Rows, reference: str) -> Measurement | 
     (_, phase, start), (label, own, step) = revisions[first - 1], revisions[first]
     if phase != own:
         return None
+    raw = cosine.get(label, corrected[label])
     return replace(
-        corrected[label],
+        raw,
         metric="formed_trajectory",
         value=float(step),
         ci_low=float(start),
         ci_high=float(step),
-        null=None,
-        p=None,
-        p_max=None,
         q=None,
         note=f"step by which the corrected cosine is above {half:.2f}, half of that of "
-        f"{labels[-1]}; at the one before, step {start}, its interval is not",
+        f"{labels[-1]}; at the one before, step {start}, its interval is not{_of_all(raw)}",
     )
 
 
-def _shows(raw: Measurement | None, corrected: Measurement) -> bool:
-    """Whether a cosine is there: its interval above 0, and beyond its null."""
-    if raw is None or _known(corrected.ci_low, 0.0) <= 0:
-        return False
+def _of_all(raw: Measurement) -> str:
     p = raw.p if raw.p_max is None else raw.p_max
-    return p is not None and p <= _SIGNIFICANT
+    return "; relabelled contrasts are as like there" if p is not None and p > _SIGNIFICANT else ""
 
 
 def _known(value: float | None, otherwise: float) -> float:

@@ -194,7 +194,7 @@ def _headline(
     for row in rows:
         about = (row.reference, row.trait, row.layer)
         if row.metric == f"formed{SUFFIX}" and about == (first.reference, *place):
-            headline["half of it by"] = row.stage
+            headline |= {"half of it by": row.stage, "null there": row.null, "p (max)": row.p_max}
     return headline
 
 

@@ -25,7 +25,7 @@ def test_the_first_revision_above_half_of_the_last_is_found():
     assert row.stage == "base@stage1-step200"
     assert (row.value, row.ci_low, row.ci_high) == (200.0, 100.0, 200.0)
     assert "above 0.45, half of that of base@stage1-step800" in row.note
-    assert row.p is None
+    assert row.note.endswith("its interval is not")
 
 
 def test_the_order_of_the_rows_has_no_part():
@@ -57,9 +57,11 @@ def test_what_the_data_do_not_show_is_not_said(values):
     assert formation(*lines(values), "base") is None
 
 
-def test_a_last_cosine_within_its_null_is_nothing_to_form():
-    assert formation(*lines(RISING, p=0.2), "base") is None
-    assert formation(*lines(RISING, p=0.04), "base") is not None
+def test_where_the_whole_space_turned_it_is_said():
+    row = formation(*lines(RISING, p=0.2), "base")
+    assert row.note.endswith("; relabelled contrasts are as like there")
+    assert row.p_max == 0.2
+    assert "relabelled" not in formation(*lines(RISING, p=0.04), "base").note
 
 
 def test_a_rise_between_phases_has_no_step():

@@ -252,6 +252,7 @@ def test_figures_are_readable_by_plotly():
 def test_the_step_by_which_the_vector_formed_is_in_the_headline():
     result = trajectories(sweep())
     assert result.headline["half of it by"] == "base@stage1-step300"
+    assert (result.headline["null there"], result.headline["p (max)"]) == (0.1, 0.001)
     assert result.headline["last"] == "base@stage2-step200"
     formed = named(result, "formed_trajectory", layer=3)[0]
     assert (formed.value, formed.ci_low, formed.ci_high) == (300.0, 100.0, 300.0)
