@@ -148,7 +148,9 @@ def complete(
     prompt = render(example, format, tokenizer)
     end = ending(example, format, tokenizer)
     start = len(prompt.text)
-    span = Span(start, start + len(response.text), "assistant")
+    # In plain text the space behind the speaker's name is written with the response.
+    space = int(prompt.format == "scaffold" and response.text.startswith(" "))
+    span = Span(start + space, start + len(response.text), "assistant")
     text = prompt.text + response.text + end
     return replace(
         prompt,

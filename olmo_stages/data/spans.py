@@ -221,13 +221,12 @@ def _whole(rendered: Rendered, tokenizer: Tokenizer) -> tuple[_Encoded, int | No
 
 def _generated(rendered: Rendered, token_ids: tuple[int, ...], tokenizer: Tokenizer) -> _Encoded:
     """The tokens of a response as a model wrote them, and those behind it."""
-    response = rendered.spans[-1]
-    text = rendered.text[response.start : response.stop]
-    offsets = places(rendered.id, token_ids, text, tokenizer) + response.start
+    start, stop = rendered.response or 0, rendered.spans[-1].stop
+    offsets = places(rendered.id, token_ids, rendered.text[start:stop], tokenizer) + start
     ids = np.asarray(token_ids, dtype=np.int64)
     written = _Encoded(ids, offsets, np.zeros(len(ids), dtype=bool))
-    end = _call(rendered.text[response.stop :], tokenizer, add=False)
-    return written + _Encoded(end.ids, end.offsets + response.stop, end.added)
+    end = _call(rendered.text[stop:], tokenizer, add=False)
+    return written + _Encoded(end.ids, end.offsets + stop, end.added)
 
 
 def _encode(rendered: Rendered, text: str, tokenizer: Tokenizer) -> _Encoded:
