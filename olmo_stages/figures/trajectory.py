@@ -68,6 +68,7 @@ def trajectory(
     y_label: str,
     first: int = 0,
     level: float | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> str:
     """Draw numbers along training, with a menu where there are several views.
 
@@ -78,6 +79,7 @@ def trajectory(
         y_label: label of the vertical axis, with its unit.
         first: index of the view that is shown first.
         level: value that means nothing was found, drawn as a thin line.
+        limits: range of the vertical axis at first sight, where there are values outside of it.
 
     Returns:
         A plotly figure as JSON text. An undefined value is a gap; a label that no other is joined
@@ -99,6 +101,9 @@ def trajectory(
         for trace in traces:
             figure.add_trace(go.Scatter(visible=index == first, **trace))
             owners.append(index)
+    heights = [y for traces in drawn for trace in traces for y in trace["y"] if y is not None]
+    if limits is not None and not limits[0] <= min(heights) <= max(heights) <= limits[1]:
+        figure.update_yaxes(range=list(limits))
     if len(views) > 1:
         figure.update_layout(updatemenus=[_menu(views, owners, first)])
     return str(figure.to_json(engine="json"))

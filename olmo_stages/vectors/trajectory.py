@@ -34,6 +34,7 @@ METRICS = (
 """What is put together of each job; its other rows are found with `olmo-stages report`."""
 
 SCALES = ("raw", "standardised")
+_COSINES = (-1.1, 1.5)  # corrected ones may be anything where a vector is hardly reliable
 _GREY, _DARK = "#999999", "#555555"
 _OF_REFERENCE = re.compile(r"reference(:.*|->reference)?")
 
@@ -236,6 +237,7 @@ def _figures(sweep: _Sweep) -> dict[str, str]:
             title=f"Cosine of each stage's own vector{against}, corrected, by layer",
             y_label="corrected cosine",
             level=0.0,
+            limits=_COSINES,
         )
     for metric, title, unit in (
         ("separation", "Separation of the held-out classes", "within-class standard deviations"),
@@ -252,7 +254,10 @@ def _drawn(
 ) -> str:
     shown = _shown(sweep)
     first = places.index(shown) if shown in places else 0
-    return trajectory(views, sweep.axis, title=title, y_label=unit, first=first, level=0.0)
+    limits = _COSINES if unit == "cosine" else None
+    return trajectory(
+        views, sweep.axis, title=title, y_label=unit, first=first, level=0.0, limits=limits
+    )
 
 
 def _differing(sweep: _Sweep) -> list[str]:

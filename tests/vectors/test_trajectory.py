@@ -184,6 +184,12 @@ def test_an_undefined_value_is_a_gap():
     assert len(paths[0]["x"]) == 3  # step 300 to stage 2 alone
 
 
+@pytest.mark.parametrize(("value", "shown"), [(0.9, None), (7.0, [-1.1, 1.5])])
+def test_an_unreliable_value_does_not_flatten_the_others(value, shown):
+    figure = trajectories(sweep(STEPS | {"stage1-step50": value})).figures["cosine_layers"]
+    assert json.loads(figure)["layout"]["yaxis"].get("range") == shown
+
+
 def test_stages_are_joined_as_their_lineage_is():
     stages = ("think_sft", "think_dpo", "instruct_sft", "rl_zero_math")
     values = dict(zip(stages, (0.5, 0.4, 0.6, 0.9), strict=True))
