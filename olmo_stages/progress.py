@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(description: str, total: int | None) -> Iterator[Callable[[], None]]:
     """Show how far long work has come.
 
     Args:
         description: what is being done, naming the stage.
-        total: number of steps.
+        total: number of steps; None = not known beforehand.
 
     Yields:
         A function to call after each step.
@@ -26,5 +26,6 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
+        done = int(bar.tasks[task].completed) if total is None else total
     if not console.is_terminal:
-        console.print(f"{description}: {total} done", markup=False, highlight=False)
+        console.print(f"{description}: {done} done", markup=False, highlight=False)

@@ -50,7 +50,7 @@ def crossed(
     """Every side along every side's cross-fitted vectors.
 
     Args:
-        sides: activations of one layer by side, float64, the same examples.
+        sides: activations of one layer by side, the same examples.
         labels: 0 or 1.
         folds: fold in which each example is held out; both classes are in the rest of each.
         fit: how a vector is found.
@@ -60,11 +60,12 @@ def crossed(
     """
     names = [f"{source}->{target}" for source in sides for target in sides]
     found = {name: Crossed(*np.zeros((3, len(labels)))) for name in names}
+    wide = {name: values.astype(np.float64) for name, values in sides.items()}
     for fold in np.unique(folds):
         held_out = folds == fold
         for source, values in sides.items():
-            unit = unit_vector(fit(values, ~held_out))
-            along = {target: other @ unit for target, other in sides.items()}
+            unit = unit_vector(fit(values, ~held_out).astype(np.float64))
+            along = {target: other @ unit for target, other in wide.items()}
             middles = {
                 target: float(np.mean([scores[~held_out & (labels == c)].mean() for c in (0, 1)]))
                 for target, scores in along.items()

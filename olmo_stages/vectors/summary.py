@@ -1,0 +1,209 @@
+"""What was found about trait vectors, for people: headline and figures."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
+from olmo_stages.figures.wording import written
+from olmo_stages.types import Measurement
+from olmo_stages.vectors.found import Found
+from olmo_stages.vectors.rows import mean_of
+
+SMALLEST = 1e-7
+"""Distance from 1 that is drawn for anything nearer; float32 does not tell them apart."""
+
+_CURVES = {
+    "cosine": "cosine",
+    "corrected": "corrected for sampling noise",
+    "relabelled": "null: the same relabelling in both (median, central 95 %)",
+    "unrelated": "null: unrelated contrasts (median, central 95 %)",
+}
+
+
+def headline(found: Sequence[Found]) -> dict[str, str | float | int | None]:
+    """The few values of the sweep's table, about the first trait.
+
+    They are at the layer where the corrected cosine is lowest, of those where both vectors are
+    reliable; without a reference, where the vector is most reliable.
+    """
+    first = found[0]
+    at = shown_layer(first)
+    turn, all_layers = first.turns[at]["raw"], np.ones(len(first.turns), dtype=bool)
+    mean, _ = mean_of(first.each(lambda turn: turn.corrected), first.reliable, all_layers)
+    judged = first.against.get(("raw", "relabelled"))
+    trait = {} if len(found) == 1 else {"trait": f"{first.contrast.trait} (1 of {len(found)})"}
+    return trait | {
+        "mean corrected cosine": written(*_ends(mean.value, mean.low, mean.high))
+        if math.isfinite(mean.value)
+        else None,
+        "at layer": first.where.layers[at],
+        "cosine": turn.cosine.value if first.compared else None,
+        "null": None if judged is None else float(judged[0].null[at]),
+        "z": None if judged is None else _shown(judged[0].z[at]),
+        "p (max)": None if judged is None else float(judged[0].p_max[at]),
+        "reliability": turn.stage.reliability.value,
+        "note": first.notes[at],
+    }
+
+
+def shown_layer(found: Found) -> int:
+    """Where the vector turned most, of the layers where it is more than noise.
+
+    Where it is noise everywhere, and without a reference, where it is most reliable.
+    """
+    reliability = found.numbers(lambda turn: turn.stage.reliability.value)
+    corrected = found.numbers(lambda turn: turn.corrected.value)
+    known = found.reliable & np.isfinite(corrected)
+    if known.any():
+        return int(np.where(known, corrected, np.inf).argmin())
+    return int(np.nan_to_num(reliability, nan=-np.inf).argmax())
+
+
+def _ends(value: float, low: float, high: float) -> tuple[float, ...]:
+    return (value, low, high) if math.isfinite(low) and math.isfinite(high) else (value,)
+
+
+def _shown(value: float) -> str | None:
+    return f"{value:+.1f}" if math.isfinite(value) else None
+
+
+def figures(found: Sequence[Found], rows: Sequence[Measurement]) -> dict[str, str]:
+    """Curves over the layers for each trait, and traits against traits, as plotly JSON by name.
+
+    Args:
+        found: the traits.
+        rows: all measurements.
+    """
+    drawn: dict[str, str] = {}
+    for one in found:
+        trait = one.contrast.trait
+        suffix = "" if len(found) == 1 else f"_{trait}"
+        own = [row for row in rows if row.trait == trait]
+        drawn |= {f"{name}{suffix}": it for name, it in _curves(one, own)}
+    across = [row for row in rows if row.metric == "trait_cosine" and row.variant.startswith("raw")]
+    if across:
+        drawn["traits"] = _traits(found, across)
+    return drawn
+
+
+def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
+    stage, reference = found.where.stage, found.where.reference
+    about = f"{found.contrast.trait}: {stage}" + (f" and {reference}" if reference else "")
+    if found.compared:
+        for variant in ("raw", *(["standardised"] if found.dominated else [])):
+            said = "" if variant == "raw" else ", dominant dimensions scaled down"
+            curves = _beside_null(rows, variant)
+            yield (
+                f"cosine_{variant}",
+                layer_curves(
+                    curves,
+                    "cosine",
+                    title=f"Cosine of the vectors of {about}{said}",
+                    y_label="cosine",
+                    variants=_present(curves),
+                ),
+            )
+        far = _distances(_beside_null(rows, "raw"))
+        if far:
+            curves = layer_curves(
+                far,
+                "cosine",
+                title=f"How far the vectors turned: 1 - cosine, {about}",
+                y_label="1 - cosine",
+                variants=_present(far),
+            )
+            yield "distance", logarithmic(curves)
+    sides = {f"{name}:raw": getattr(found.where, name) for name in found.sides()}
+    yield (
+        "reliability",
+        layer_curves(
+            rows,
+            "reliability",
+            title=f"Split-half reliability of the vectors of {about}",
+            y_label="reliability",
+            variants=sides,
+            chance=0.0,
+        ),
+    )
+    names = {
+        f"{source}->{target}": f"vector of {getattr(found.where, source)} in "
+        f"{getattr(found.where, target)}"
+        for source in found.sides()
+        for target in found.sides()
+    }
+    yield (
+        "transfer",
+        layer_curves(
+            rows,
+            "transfer_auroc",
+            title=f"Vectors on held-out groups of {about}",
+            y_label="AUROC",
+            variants=names,
+            chance=0.5,
+        ),
+    )
+
+
+def _beside_null(rows: Sequence[Measurement], variant: str) -> list[Measurement]:
+    """Cosine, corrected cosine and nulls by layer, as variants of one metric."""
+    names = {
+        ("cosine", variant): "cosine",
+        ("corrected_cosine", variant): "corrected",
+        ("null_cosine", f"{variant}:relabelled"): "relabelled",
+        ("null_cosine", f"{variant}:unrelated"): "unrelated",
+    }
+    return [
+        replace(row, metric="cosine", variant=names[row.metric, row.variant], null=None)
+        for row in rows
+        if (row.metric, row.variant) in names
+    ]
+
+
+def _present(rows: Sequence[Measurement]) -> dict[str, str]:
+    names = {row.variant for row in rows}
+    return {name: said for name, said in _CURVES.items() if name in names}
+
+
+def _distances(rows: Sequence[Measurement]) -> list[Measurement]:
+    """1 - cosine; the corrected cosine, whose interval reaches beyond 1, is left out."""
+
+    def below(value: float | None) -> float | None:
+        return None if value is None else max(1 - value, SMALLEST)
+
+    return [
+        replace(
+            row,
+            value=max(1 - row.value, SMALLEST),
+            ci_low=below(row.ci_high),
+            ci_high=below(row.ci_low),
+            p=None,
+            p_max=None,
+            note="",
+        )
+        for row in rows
+        if row.variant != "corrected" and row.value < 1
+    ]
+
+
+def _traits(found: Sequence[Found], rows: Sequence[Measurement]) -> str:
+    """Trait against trait in one stage, with a menu for the layer."""
+    cells = [
+        replace(
+            row,
+            stage=row.trait,
+            reference=row.variant.partition(":")[2],
+            variant="",
+            trait="",
+        )
+        for row in rows
+    ]
+    return stage_matrix(
+        cells,
+        "trait_cosine",
+        order=[one.contrast.trait for one in found],
+        title=f"Cosine between the vectors of traits in {found[0].where.stage}",
+        limits=(-1.0, 1.0),
+    )

@@ -1,0 +1,116 @@
+"""What was found about vectors, for people: headline and figures."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from plotly.io import from_json
+from rich.console import Console
+
+from olmo_stages.records import Job
+from olmo_stages.report.terminal import best_layer, comparison_table, job_table
+from tests.fakes import BASE, THINK
+from tests.similarity.analysed import rows
+from tests.vectors.planted import QUICK, compare, contrast_examples, planted
+
+
+def turned_at(layer, **kwargs):
+    """Kept everywhere but in one layer."""
+    kept, turned = planted(0, **kwargs), planted(70, **kwargs)
+
+    def make(stage):
+        values = kept.make(stage)
+        values[layer] = turned.make(stage)[layer]
+        return values
+
+    return replace(kept, make=make)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return compare(turned_at(1, layer_types=["sliding_attention"] * 2 + ["full_attention"]))
+
+
+def test_the_headline_is_about_the_layer_where_the_vector_turned_most(found):
+    head = found.headline
+    assert head["at layer"] == best_layer(found) == 1
+    row = rows(found, "cosine")[1]
+    assert (head["cosine"], head["null"], head["p (max)"]) == (row.value, row.null, row.p_max)
+    assert head["note"] == row.note == "turned more than relabelled contrasts"
+    assert head["reliability"] == rows(found, "reliability", "stage:raw")[1].value
+    assert head["z"] == f"{rows(found, 'z', 'raw:relabelled')[1].value:+.1f}"
+    mean = rows(found, "corrected_cosine_mean", layer_type="")[0]
+    assert str(head["mean corrected cosine"]).startswith(f"{mean.value:.3f} [")
+
+
+def test_the_mean_is_that_of_the_layers(found):
+    values = np.array([row.value for row in rows(found, "corrected_cosine")])
+    means = {row.layer_type: row.value for row in rows(found, "corrected_cosine_mean")}
+    assert all(row.note == "" for row in rows(found, "corrected_cosine_mean"))
+    assert means[""] == pytest.approx(values.mean())
+    assert means["sliding_attention"] == pytest.approx(values[:2].mean())
+    assert means["full_attention"] == pytest.approx(values[2])
+    lows = [row.ci_low for row in rows(found, "corrected_cosine")]
+    row = rows(found, "corrected_cosine_mean", layer_type="")[0]
+    assert row.ci_low == pytest.approx(np.mean(lows))
+
+
+def test_figures_are_plotly(found):
+    assert set(found.figures) == {"cosine_raw", "distance", "reliability", "transfer"}
+    for text in found.figures.values():
+        assert len(from_json(text).data) > 2
+    assert json.loads(found.figures["distance"])["layout"]["yaxis"]["type"] == "log"
+
+
+def test_the_figure_of_cosines_shows_their_nulls(found):
+    names = {trace.name for trace in from_json(found.figures["cosine_raw"]).data}
+    for said in ("cosine", "corrected for sampling noise"):
+        assert said in names
+    assert any(name and name.startswith("null: the same relabelling") for name in names)
+    without = from_json(compare(planted(), **QUICK).figures["cosine_raw"])
+    assert not any(trace.name and trace.name.startswith("null") for trace in without.data)
+
+
+def test_both_variants_are_drawn_where_they_differ():
+    source = planted()
+    loud = 20 * np.random.default_rng(3).normal(size=len(source.examples))
+
+    def make(stage):
+        values = source.make(stage)
+        values[..., 9] += loud
+        return values
+
+    assert "cosine_standardised" in compare(replace(source, make=make), **QUICK).figures
+    assert "cosine_standardised" not in compare(source, **QUICK).figures
+
+
+def test_traits_are_drawn_apart_and_against_one_another():
+    both = [*contrast_examples(10, trait="<b>"), *contrast_examples(10, trait="rude")]
+    result = compare(planted(examples=both), **QUICK)
+    for trait in ("<b>", "rude"):
+        assert f"cosine_raw_{trait}" in result.figures
+    assert "<b>" not in result.figures["cosine_raw_<b>"]
+    assert "traits" in result.figures
+    assert "<b>" not in result.figures["traits"].replace("<br>", "").replace("<b>layer", "")
+    alone = compare(planted(), **QUICK)
+    assert "traits" not in alone.figures
+
+
+def test_a_stage_alone_is_drawn_alone():
+    result = compare(planted(), reference=None, **QUICK)
+    assert set(result.figures) == {"reliability", "transfer"}
+
+
+@pytest.mark.parametrize("reference", [BASE, None])
+def test_the_terminal_shows_it(reference, found):
+    result = found if reference else compare(planted(), reference=None)
+    job = Job("cosine", THINK, reference, "manners", {})
+    console = Console(file=io.StringIO(), width=110)
+    console.print(job_table(result, job, 110))
+    console.print(comparison_table(result, job, 110))
+    shown = console.file.getvalue()
+    assert "reliability" in shown
+    assert ("corrected" in shown) == (reference is not None)
+    assert "transfer auroc" in shown
