@@ -38,7 +38,8 @@ class FromPersona:
         keep: which pairs of such responses are kept.
         limit: how many examples of a trait at most; whole groups are chosen by a hash.
         limit_seed: another seed makes another choice.
-        format: how examples become prompts.
+        format: how examples become prompts; in the fixed template, which every stage can be given,
+            unless told otherwise.
         mix_formats: allow prompts that differ between the stages of a comparison.
         respond: who completes the chats: `own`, `STAGE[@REVISION]`, or None = nobody.
         generation: how responses are written.
@@ -56,7 +57,7 @@ class FromPersona:
     keep: Keep = field(default_factory=Keep)
     limit: int | None = None
     limit_seed: int = 0
-    format: str = "auto"
+    format: str = "chat_fixed"
     mix_formats: bool = False
     respond: str | None = None
     generation: Generation = field(default_factory=Generation)
