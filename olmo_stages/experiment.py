@@ -20,6 +20,7 @@ from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import checkpoints, digests
 from olmo_stages.models.compute import FULL_PRECISION, Compute, of_quantised
 from olmo_stages.records import Job, Recorded
+from olmo_stages.revisions import twins
 from olmo_stages.soups import common_root, is_miniature
 from olmo_stages.stages import MINIATURE, catalogue, lookup
 from olmo_stages.tracking import Tracker
@@ -121,7 +122,8 @@ class Experiment:
         found = None if self.force else _finished(folder)
         if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
-            result = _told(result, (*dataset.notes, *formats.warnings), source, self.model)
+            notes = (*dataset.notes, *formats.warnings, *_of_weights(source, self.model, reference))
+            result = _told(result, notes, source, self.model)
             provenance = records.provenance(
                 job=job.describe(),
                 config=config,
@@ -134,6 +136,7 @@ class Experiment:
                     if stage is not None
                 },
             )
+            provenance["ran_on"] = source.ran_on
             if source.completed is not None:
                 provenance["responses"] = source.completed.describe()
             records.write(folder, result, provenance)
@@ -240,12 +243,15 @@ def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
     Raises:
         ConfigError: the checkpoint's vocabulary is not the miniature family's.
     """
+    if model.source == MINIATURE:
+        return
+    # As for a random initialisation: the config alone, since weights may be gigabytes away. Before
+    # the reference is looked for: what is wrong with what was typed is told first.
+    path = checkpoints.locate(replace(model, random_init=0), cache).path
     others = (*model.lineage()[:-1], *([] if reference is None else [reference]))
     small = [stage.label for stage in others if stage.source == MINIATURE]
-    if model.source == MINIATURE or not small:
+    if not small:
         return
-    # As for a random initialisation: the config alone, since weights may be gigabytes away.
-    path = checkpoints.locate(replace(model, random_init=0), cache).path
     size = digests.read_config(path).get("vocab_size")
     if size != len(vocabulary()):
         raise ConfigError(
@@ -272,6 +278,16 @@ def _told(result: Result, warnings: tuple[str, ...], source: Source, model: Stag
         warnings += source.completed.warnings
         headline["responses"] = source.completed.mode
     return replace(result, warnings=(*warnings, *result.warnings), headline=headline)
+
+
+def _of_weights(source: Source, model: Stage, reference: Stage | None) -> tuple[str, ...]:
+    """What a reader must know of the checkpoints themselves, one sentence each."""
+    stages = (model, *([] if reference is None else [reference]))
+    said = [it for stage in stages for it in source.caveats(stage)]
+    found = {stage.label: source.identity(stage).weights for stage in stages}
+    # Of equal digests analyses speak themselves.
+    same = twins.under_two_commits(found) if len(set(found.values())) > 1 else None
+    return (*said, *([] if same is None else [str(same)]))
 
 
 def _show(formats: Formats) -> None:

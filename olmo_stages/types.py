@@ -164,6 +164,7 @@ class Activations:
         n_at_sink: how many examples are read at the attention sink itself.
         n_joined: of how many examples prompt and response were tokenised apart, because a token
             of the whole would straddle the two.
+        mixed: whether the user chose to compare stages whose prompts differ.
     """
 
     stage: Stage
@@ -183,6 +184,7 @@ class Activations:
     left_out: Mapping[str, int] = field(default_factory=dict)
     n_at_sink: int = 0
     n_joined: int = 0
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         n_rows = len(self.ids) if self.owners is None else len(self.owners)

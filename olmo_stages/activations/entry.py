@@ -147,7 +147,12 @@ class Writer:
         return files.write_digested(self.folder, _stem(part), content)
 
     def publish(
-        self, stage: Stage, rows: Rows, layer_types: Sequence[str], shards: Sequence[str]
+        self,
+        stage: Stage,
+        rows: Rows,
+        layer_types: Sequence[str],
+        shards: Sequence[str],
+        ran_on: Mapping[str, str],
     ) -> Entry:
         """Write token ids and manifest, which makes the entry readable.
 
@@ -156,6 +161,7 @@ class Writer:
             rows: the examples.
             layer_types: one per layer.
             shards: names of the shards, in order.
+            ran_on: what was on each device; no part of the identity.
 
         Returns:
             The entry.
@@ -169,6 +175,7 @@ class Writer:
             "pass_key": self.identity.key,
             "entry_key": entry_key(self.identity, self.captures, self.layers),
             "stage": {"label": stage.label, "size": stage.size, "source": stage.source},
+            "ran_on": dict(ran_on),
             "captures": [list(capture) for capture in self.captures],
             "layers": list(self.layers),
             "layer_types": list(layer_types),

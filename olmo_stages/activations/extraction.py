@@ -26,6 +26,7 @@ from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import FORMATS
 from olmo_stages.data.responses import Response
 from olmo_stages.errors import PairingError
+from olmo_stages.models import released
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.compute import Compute
 from olmo_stages.progress import progress
@@ -61,6 +62,8 @@ class Source:
     Attributes:
         forward_passes: batches that went through the model of each stage.
         completed: what was responded; None where the data are read as they are.
+        ran_on: by label of each stage that was read, the devices of its forward pass and what was
+            on each; empty for activations that an earlier version made.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Source:
         self._loaded: Any = None  # a Loaded; its type would import torch
         self._budget: Any = None  # a TokenBudget of the loaded model, likewise
         self.forward_passes: Counter[Stage] = Counter()
+        self.ran_on: dict[str, dict[str, str]] = {}
         self.completed: Completed | None = None
         if dataset.respond is not None:
             responder = Responder(
@@ -184,6 +188,15 @@ class Source:
         """
         return self._work(stage).identity
 
+    def caveats(self, stage: Stage) -> tuple[str, ...]:
+        """What a reader must know of a stage's checkpoint, one sentence each.
+
+        Raises:
+            ConfigError: options that leave no token.
+            ModelError: the checkpoint cannot be used.
+        """
+        return released.caveats(stage, self._prompting(stage).checkpoint.path)
+
     def check_formats(self, stage: Stage, reference: Stage | None) -> comparison.Formats:
         """Refuse a comparison of stages that are given different prompts, unless asked for.
 
@@ -251,6 +264,8 @@ class Source:
             return found or self._extract(work, writer)
 
     def _extract(self, work: Work, writer: Writer) -> Entry:
+        from olmo_stages.models.placement import where
+
         # Before the model, since a wrong tokenizer or position is found in a second.
         made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
         rows = lay_out(made, {capture.position for capture in writer.captures})
@@ -268,7 +283,8 @@ class Source:
                     name = writer.add(part, ids, found)
                 shards.append(name)
         types = (*loaded.decoder.layer_types, "embedding")  # index -1 is the last of a tuple
-        return writer.publish(work.stage, rows, [types[i] for i in writer.layers], shards)
+        kinds = [types[i] for i in writer.layers]
+        return writer.publish(work.stage, rows, kinds, shards, where(loaded.model))
 
     def _forward(
         self,
@@ -357,6 +373,7 @@ class Source:
                 "their digests agree; delete the folder"
             )
         chosen = entry.manifest["positions"][capture.position]
+        self.ran_on[work.stage.label] = entry.manifest.get("ran_on", {})
         return Activations(
             stage=work.stage,
             site=capture.site,
@@ -375,6 +392,7 @@ class Source:
             left_out=chosen["left_out"],
             n_at_sink=chosen["n_at_sink"],
             n_joined=entry.manifest.get("n_joined", 0),
+            mixed=self._dataset.mix_formats,
         )
 
 

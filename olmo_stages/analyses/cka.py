@@ -171,6 +171,12 @@ class _Run:
         self.measures, self.fitted = options.pair_tables(), options.fitted()
         self.main = self.measures[0]
         self.warnings: list[str] = []
+        self.mixed: str | None = None
+
+    @property
+    def _keeps_tables(self) -> bool:
+        # Those of prompts that differ would meet tables of other jobs as if they were the same.
+        return self.options.keep_tables and self.mixed is None
 
     def result(self) -> Result:
         """Everything, in the order in which a reader asks for it."""
@@ -187,7 +193,7 @@ class _Run:
                 for measure in (*self.measures[1:], *self.fitted):
                     found.also(measure, variant)
                     advance()
-        if self.options.keep_tables:
+        if self._keeps_tables:
             found.tensors |= {
                 "units": self.design.units,
                 "groups": self.design.groups,
@@ -201,6 +207,7 @@ class _Run:
             headline=headline(found),
             warnings=tuple(
                 dict.fromkeys([
+                    *([] if self.mixed is None else [self.mixed]),
                     *self.warnings,
                     *caveats(found, self.acts, self.options.n_permutations),
                     *found.warnings,
@@ -227,7 +234,7 @@ class _Run:
         if self.reference != self.stage:
             others = self._stream(self.reference)
             first = next(others)
-            check_pair(self.acts, first)
+            self.mixed = check_pair(self.acts, first)
             y = read(chain([first], others), self.plan)
         advance()
         floor: Side | None = None
@@ -255,7 +262,7 @@ class _Run:
             weights=group_weights(names, self.options.n_resamples, self.seed),
             n_permutations=self.options.n_permutations,
             n_permutations_also=self.options.n_permutations_also,
-            keep_tables=self.options.keep_tables,
+            keep_tables=self._keeps_tables,
         )
 
     def _choose_rows(self) -> None:

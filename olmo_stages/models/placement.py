@@ -1,5 +1,7 @@
 """Models that do not lie on one device in full precision: quantised, or spread over devices."""
 
+import platform
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,31 @@ def settle(model: torch.nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (not in its type)
+
+
+def where(model: Any) -> dict[str, str]:  # noqa: ANN401 (any model of transformers)
+    """What lies on each device, for the record.
+
+    Returns:
+        By device, e.g. `cuda:0`, its name and, of a model that is spread out, how many of its parts
+        are there.
+    """
+    spread = getattr(model, "hf_device_map", None)
+    if spread is None:
+        devices = Counter(str(parameter.device) for parameter in model.parameters())
+        return {device: _name(device) for device in devices}
+    names = [f"cuda:{it}" if isinstance(it, int) else str(it) for it in spread.values()]
+    parts = Counter(names)
+    return {
+        device: f"{_name(device)}, {count} of {len(names)} parts of the model"
+        for device, count in parts.items()
+    }
+
+
+def _name(device: str) -> str:
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return torch.cuda.get_device_name(device)
+    return platform.machine() if device == "cpu" else device
 
 
 @contextmanager

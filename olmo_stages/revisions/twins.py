@@ -91,6 +91,26 @@ def in_cache(cache: Path) -> tuple[Twins, ...]:
     return tuple(Twins(names, "hub cache") for names in same(found))
 
 
+def under_two_commits(digests: Mapping[str, str], cache: Path | None = None) -> Twins | None:
+    """Find two stages of a comparison whose commits differ and whose weights do not.
+
+    Args:
+        digests: identity of the weights by label; a commit for a stage from the hub.
+        cache: the hub's cache folder; None = where it is on this machine.
+
+    Returns:
+        None if they differ, or if it cannot be told.
+    """
+    if not all(map(is_commit, digests.values())):
+        return None
+    if cache is None:
+        from huggingface_hub import constants
+
+        cache = Path(constants.HF_HUB_CACHE)
+    found = same({label: _content_of(digest, cache) for label, digest in digests.items()})
+    return Twins(found[0], "hub cache") if found else None
+
+
 def in_results(outputs: Path, cache: Path | None = None) -> tuple[Twins, ...]:
     """Find stages with the same weights among the results of all jobs.
 

@@ -56,8 +56,14 @@ def chosen_rows(
     return rows
 
 
-def check_pair(one: Activations, other: Activations) -> None:
-    """Refuse to compare different examples or different tokens.
+def check_pair(one: Activations, other: Activations) -> str | None:
+    """Refuse to compare different examples, or different tokens that nobody chose to compare.
+
+    Prompts may differ by choice (`data.mix_formats`) where a row is an example. Where it is a token
+    there is no telling which token of the one belongs to which of the other.
+
+    Returns:
+        What to say of prompts that differ by choice; None where they are the same.
 
     Raises:
         PairingError: says how many differ, and the first.
@@ -73,10 +79,17 @@ def check_pair(one: Activations, other: Activations) -> None:
         name for name, a, b in zip(one.ids, one.token_ids, other.token_ids, strict=True) if a != b
     ]
     if differ:
+        said = f"{pair} see different token ids in {len(differ)} of {len(one.ids)} examples"
+        pooled = one.owners is None and other.owners is None
+        if pooled and one.mixed and other.mixed:
+            return (
+                f"{said}, by choice (data.mix_formats=true): what differs is partly the prompt, "
+                "not the stage"
+            )
+        remedy = ", or compare them all the same with data.mix_formats=true" if pooled else ""
         raise PairingError(
-            f"{pair} see different token ids in {len(differ)} of {len(one.ids)} examples, the "
-            f"first {differ[0]!r}; compare stages of one tokenizer in one format, e.g. "
-            "data.format=raw"
+            f"{said}, the first {differ[0]!r}; compare stages of one tokenizer in one format, e.g. "
+            f"data.format=raw{remedy}"
         )
     if _read(one) != _read(other):
         raise PairingError(
@@ -84,6 +97,7 @@ def check_pair(one: Activations, other: Activations) -> None:
             f"{len(owners_of(other))} rows): their tokenizers disagree on what is special; read "
             "another position, e.g. analysis.position=mean"
         )
+    return None
 
 
 def _read(acts: Activations) -> tuple[list[int], list[int]]:
