@@ -54,6 +54,21 @@ class View:
     nulls: Sequence[Line] = ()
 
 
+@dataclass(frozen=True)
+class Height:
+    """The vertical axis.
+
+    Args:
+        label: its name with its unit.
+        level: value that means nothing was found, drawn as a thin line.
+        limits: its range at first sight, where there are values outside of it.
+    """
+
+    label: str
+    level: float | None = None
+    limits: tuple[float, float] | None = None
+
+
 def shade(depth: float) -> str:
     """Return a colour for a depth in the model, 0 = first layer to 1 = last."""
     parts = (round(a + (b - a) * depth) for a, b in zip(_SHALLOW, _DEEP, strict=True))
@@ -65,10 +80,8 @@ def trajectory(
     axis: Axis,
     *,
     title: str,
-    y_label: str,
+    height: Height,
     first: int = 0,
-    level: float | None = None,
-    limits: tuple[float, float] | None = None,
 ) -> str:
     """Draw numbers along training, with a menu where there are several views.
 
@@ -76,10 +89,8 @@ def trajectory(
         views: entries of the menu.
         axis: where the labels of all rows are.
         title: title of the figure.
-        y_label: label of the vertical axis, with its unit.
+        height: the vertical axis.
         first: index of the view that is shown first.
-        level: value that means nothing was found, drawn as a thin line.
-        limits: range of the vertical axis at first sight, where there are values outside of it.
 
     Returns:
         A plotly figure as JSON text. An undefined value is a gap; a label that no other is joined
@@ -93,17 +104,18 @@ def trajectory(
     drawn = [_traces(view, axis) for view in views]
     if not any(drawn):
         raise ConfigError(f"nothing to draw in figure {title!r}")
-    figure = go.Figure(layout=axis.layout(title, y_label))
-    if level is not None:
-        figure.add_hline(y=level, line={"color": _GREY, "width": 1, "dash": "dot"})
+    figure = go.Figure(layout=axis.layout(title, height.label))
+    if height.level is not None:
+        figure.add_hline(y=height.level, line={"color": _GREY, "width": 1, "dash": "dot"})
     owners: list[int] = []
     for index, traces in enumerate(drawn):
         for trace in traces:
             figure.add_trace(go.Scatter(visible=index == first, **trace))
             owners.append(index)
-    heights = [y for traces in drawn for trace in traces for y in trace["y"] if y is not None]
-    if limits is not None and not limits[0] <= min(heights) <= max(heights) <= limits[1]:
-        figure.update_yaxes(range=list(limits))
+    values = [y for traces in drawn for trace in traces for y in trace["y"] if y is not None]
+    low, high = height.limits or (min(values), max(values))
+    if not low <= min(values) <= max(values) <= high:
+        figure.update_yaxes(range=[low, high])
     if len(views) > 1:
         figure.update_layout(updatemenus=[_menu(views, owners, first)])
     return str(figure.to_json(engine="json"))
@@ -206,7 +218,8 @@ def _band(line: Line, axis: Axis) -> dict[str, Any]:
 
 
 def _null(line: Line, axis: Axis) -> dict[str, Any]:
-    ranges = _ranges(line, axis, _transparent(line.colour)) | {"name": escape(line.name)}
+    ranges: dict[str, Any] = _ranges(line, axis, _transparent(line.colour))
+    ranges["name"] = escape(line.name)
     joined = {label for pair in _joined(line, axis) for label in pair}
     for label, row in line.rows.items():
         if label not in joined and (ends := _ends(row)) is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from olmo_stages.figures.axis import Axis
-from olmo_stages.figures.trajectory import COLOURS, Line, View, shade, trajectory
+from olmo_stages.figures.trajectory import COLOURS, Height, Line, View, shade, trajectory
 from olmo_stages.figures.wording import layer_name
 from olmo_stages.revisions.axis import training_axis
 from olmo_stages.types import EMBEDDING_LAYER, Finished, Measurement, Result
@@ -235,9 +235,7 @@ def _figures(sweep: _Sweep) -> dict[str, str]:
             [_all_layers(sweep, trait, places) for trait in dict.fromkeys(it[0] for it in places)],
             sweep.axis,
             title=f"Cosine of each stage's own vector{against}, corrected, by layer",
-            y_label="corrected cosine",
-            level=0.0,
-            limits=_COSINES,
+            height=Height("corrected cosine", 0.0, _COSINES),
         )
     for metric, title, unit in (
         ("separation", "Separation of the held-out classes", "within-class standard deviations"),
@@ -254,10 +252,8 @@ def _drawn(
 ) -> str:
     shown = _shown(sweep)
     first = places.index(shown) if shown in places else 0
-    limits = _COSINES if unit == "cosine" else None
-    return trajectory(
-        views, sweep.axis, title=title, y_label=unit, first=first, level=0.0, limits=limits
-    )
+    height = Height(unit, 0.0, _COSINES if unit == "cosine" else None)
+    return trajectory(views, sweep.axis, title=title, height=height, first=first)
 
 
 def _differing(sweep: _Sweep) -> list[str]:
