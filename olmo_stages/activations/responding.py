@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from olmo_stages.activations import written
@@ -153,7 +154,7 @@ class _Writing:
             self._generation.seed,
         )
         if self._work.dataset.format == "scaffold":
-            writing = replace(writing, ends=self._ends)
+            writing = replace(writing, ends=partial(next_speaker, self._tokenizer))
 
         def on_batch(n_examples: int) -> None:
             for _ in range(n_examples):
@@ -173,17 +174,26 @@ class _Writing:
             for it, one in zip(prompted, found, strict=True)
         }
 
-    def _ends(self, token_ids: Sequence[int]) -> int | None:
-        """Where the next speaker begins in plain text: how many tokens come before."""
-        if SPEAKER.search(decode(self._tokenizer, token_ids[-_LAST:])) is None:
-            return None
-        text = decode(self._tokenizer, token_ids)
-        match = SPEAKER.search(text)
-        if match is None:
-            return None
-        said = len(text[: match.start()].rstrip())
-        n = len(token_ids)
-        # The token with the line end may hold the last word too, and stays then.
-        while n and len(decode(self._tokenizer, token_ids[:n]).rstrip()) > said:
-            n -= 1
-        return n
+
+def next_speaker(tokenizer: Any, token_ids: Sequence[int]) -> int | None:  # noqa: ANN401 (as above)
+    """Where a response in plain text goes over to the next speaker, who is the model too.
+
+    Args:
+        tokenizer: the stage's.
+        token_ids: what it has written so far.
+
+    Returns:
+        How many tokens come before; None while nobody else speaks.
+    """
+    if SPEAKER.search(decode(tokenizer, token_ids[-_LAST:])) is None:
+        return None
+    text = decode(tokenizer, token_ids)
+    match = SPEAKER.search(text)
+    if match is None:
+        return None
+    said = len(text[: match.start()].rstrip())
+    n = len(token_ids)
+    # The token with the line end may hold the last word too, and stays then.
+    while n and len(decode(tokenizer, token_ids[:n]).rstrip()) > said:
+        n -= 1
+    return n
