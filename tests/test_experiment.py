@@ -71,6 +71,18 @@ class Same:
 
 
 @dataclass(frozen=True)
+class Alone:
+    """An analysis of one stage."""
+
+    name: ClassVar[str] = "alone"
+    version: ClassVar[int] = 1
+
+    def __call__(self, stage, reference, activations, seed):  # noqa: ARG002
+        shape = activations(stage, layers=(0,)).values.shape
+        return Result((Measurement("width", float(shape[2]), stage.label),))
+
+
+@dataclass(frozen=True)
 class Texts:
     """Data in a format."""
 
@@ -172,3 +184,37 @@ def test_base_in_a_chat_template_is_told_in_the_result(run):
     found = run("chat_fixed", reference="base").result.warnings
     assert found[0].startswith("base has no chat template and was trained on none")
     assert run("raw", reference="base").result.warnings == ("its own",)
+
+
+def test_what_was_typed_is_refused_before_what_it_is_compared_with(experiment):
+    """Neither is in reach; the parent is asked for by nobody."""
+    model = replace(lookup("think_sft@step_1000", "7b"), parent=lookup("base@nonsense", "7b"))
+    job = replace(experiment, model=model, data=Texts("raw"), analysis=Same())
+    with pytest.raises(ModelError, match=r"^stage think_sft: .* nearest: step1000;"):
+        job.run({})
+
+
+def test_where_the_passes_ran_is_recorded_and_no_part_of_the_identity(run):
+    outcome = run("raw")
+    recorded = records.read(outcome.folder).provenance
+    assert recorded["ran_on"].keys() == {"think", "instruct"}
+    assert list(recorded["ran_on"]["think"]) == ["cpu"]
+    assert "ran_on" not in outcome.job.identity["activations"]
+
+
+def test_a_checkpoint_that_is_not_of_its_parents_shape_says_so(experiment, pair, tmp_path):
+    model = replace(pair["think"], parent=lookup("think_sft", "7b"))
+    job = replace(
+        experiment,
+        model=model,
+        reference="none",
+        data=Texts("raw"),
+        analysis=Alone(),
+        outputs=str(tmp_path / "outputs"),
+        cache=str(tmp_path / "cache"),
+    )
+    first, *others = job.run({}).result.warnings
+    assert first.startswith("config.json of think is not that of think_sft (7b), from which it")
+    assert not others
+    alone = replace(job, model=pair["think"], force=True)
+    assert alone.run({}).result.warnings == ()

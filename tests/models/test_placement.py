@@ -219,3 +219,13 @@ def test_a_device_that_cannot_compute_quantised_weights_is_one_line():
         raise AssertionError("no kernel\nfor this")
     with pytest.raises(RuntimeError, match="a bug"), placement.running("here", "none"):
         raise RuntimeError("a bug")
+
+
+def test_where_a_model_lies_is_told(released):
+    path = released()
+    assert list(placement.where(load_here(path).model)) == ["cpu"]
+    spread = load_here(path, device_map="auto").model
+    spread.hf_device_map = {"model.embed_tokens": 0, "model.layers.0": 0, "lm_head": "cpu"}
+    found = placement.where(spread)
+    assert list(found) == ["cuda:0", "cpu"]
+    assert found["cuda:0"].endswith(", 2 of 3 parts of the model")

@@ -59,6 +59,15 @@ def test_two_spellings_of_one_repository_are_one(tmp_path):
     assert twins.in_cache(tmp_path) == ()
 
 
+def test_both_sides_of_a_comparison_under_two_commits(cache):
+    one, other, third = (f"rl_zero_code@{name}" for name in COMMITS)
+    found = twins.under_two_commits({one: "1" * 40, other: "2" * 40}, cache)
+    assert found is not None
+    assert found.names == (one, other)
+    assert twins.under_two_commits({one: "1" * 40, third: "3" * 40}, cache) is None
+    assert twins.under_two_commits({one: "1" * 40, "mine": "2" * 64}, cache) is None
+
+
 def test_no_cache_has_no_twins(tmp_path):
     assert twins.in_cache(tmp_path / "none") == ()
 

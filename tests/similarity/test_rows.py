@@ -131,6 +131,51 @@ def test_other_token_ids_are_refused_with_count_and_first():
         compare(changed(BASE, token_ids=tokens), **QUICK)
 
 
+OTHER_TOKENS = tuple((5, 6, i % 3 + (i in {3, 5})) for i in range(8))
+
+
+def mixed(one=True, other=True):
+    """Stages whose prompts differ in two examples, and whether each may be mixed."""
+
+    def change(acts):
+        acts = replace(acts, mixed=one if acts.stage == THINK else other)
+        return replace(acts, token_ids=OTHER_TOKENS) if acts.stage == BASE else acts
+
+    return related(n=8, change=change)
+
+
+def test_prompts_that_differ_by_choice_are_compared_and_it_is_said():
+    result = compare(mixed(), **QUICK)
+    plain = compare(related(n=8), **QUICK)
+    assert rows(result, "debiased_cka") == rows(plain, "debiased_cka")
+    assert warned(result, "different token ids in 2 of 8", "by choice (data.mix_formats=true)")
+    assert not warned(plain, "by choice")
+
+
+def test_nothing_is_kept_of_mixed_prompts_for_matrices_of_stages():
+    assert "compared" in compare(related(n=8), **QUICK).tensors
+    assert not {"compared", "units"} & compare(mixed(), **QUICK).tensors.keys()
+
+
+@pytest.mark.parametrize("sides", [(True, False), (False, True)])
+def test_prompts_that_differ_without_the_choice_are_refused(sides):
+    with pytest.raises(PairingError, match=r"in 2 of 8 .*, or compare them .*mix_formats=true"):
+        compare(mixed(*sides), **QUICK)
+
+
+def test_tokens_of_prompts_that_differ_are_refused_by_choice_or_not():
+    owners = np.repeat(np.arange(8), 5)
+    other = tuple(tuple(range(8, 14)) for _ in range(8))
+
+    def change(acts):
+        tokens = other if acts.stage == BASE else acts.token_ids
+        return replace(acts, mixed=True, token_ids=tokens)
+
+    source = related(n=40, groups=range(8), owners=owners, change=change)
+    with pytest.raises(PairingError, match=r"data.format=raw$"):
+        compare(source, position="tokens", **QUICK)
+
+
 @pytest.mark.parametrize("field", ["owners", "token_index"])
 def test_other_tokens_of_the_same_texts_are_refused(field):
     owners = np.repeat(np.arange(8), 5)
