@@ -10,20 +10,13 @@ from jaxtyping import Bool
 
 from olmo_stages.dominant import VARIANTS, Variant
 from olmo_stages.types import Measurement
-from olmo_stages.vectors.found import UNRELIABLE, Found
+from olmo_stages.vectors.found import Found
 from olmo_stages.vectors.inference import Inference, two_sided, upper
 from olmo_stages.vectors.jackknife import UNKNOWN, Interval
 from olmo_stages.vectors.traits import TraitCosines
 from olmo_stages.vectors.turns import Turn
 
 UNDEFINED = "undefined: a reliability is not above zero"
-
-NULLS = {
-    "relabelled": "same in both",
-    "independent": "one in each",
-    "unrelated": "other contrasts",
-}
-"""The nulls of a cosine, in a few words; `olmo_stages.vectors.nulls` says it in full."""
 
 
 _INTERVALS: dict[str, Callable[[Turn], Interval]] = {
@@ -151,10 +144,9 @@ class _Table:
     def against(self, variant: Variant) -> list[Measurement]:
         """The cosine beside its nulls and controls."""
         rows: list[Measurement] = []
-        for name, meaning in NULLS.items():
-            if (variant, name) not in self.found.against:
+        for (of, name), (one, both) in self.found.against.items():
+            if of != variant:
                 continue
-            one, both = self.found.against[variant, name]
             n = len(one.null)
             rows += self.by_layer(
                 "null_cosine",
@@ -162,7 +154,7 @@ class _Table:
                 one.null.tolist(),
                 ci_low=one.low.tolist(),
                 ci_high=one.high.tolist(),
-                note=[f"median, central 95 %: {meaning}"] * n,
+                note=["median and central 95 %"] * n,
             )
             if name != "independent":
                 rows += self.by_layer(
@@ -250,11 +242,11 @@ def mean_of(
 
     Returns:
         The mean, NaN where no layer is reliable, with an end NaN where one is unknown in any of
-        them; and how many layers were left out.
+        them; and of how many layers it is.
     """
     of = np.flatnonzero(chosen & reliable).tolist()
-    left = int(chosen.sum()) - len(of)
-    note = f"{left} of {int(chosen.sum())} layers left out: {UNRELIABLE}" if left else ""
+    n = int(chosen.sum())
+    note = f"over {len(of)} of {n} layers: others not reliable" if len(of) < n else ""
     if not len(of):
         return UNKNOWN, note
     ends = np.array([[intervals[i].value, intervals[i].low, intervals[i].high] for i in of])

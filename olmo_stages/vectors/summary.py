@@ -95,7 +95,7 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
     if found.compared:
         for variant in ("raw", *(["standardised"] if found.dominated else [])):
             said = "" if variant == "raw" else ", dominant dimensions scaled down"
-            curves = _beside_null(rows, variant)
+            curves = _beside_null(found, rows, variant)
             yield (
                 f"cosine_{variant}",
                 layer_curves(
@@ -106,7 +106,7 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
                     variants=_present(curves),
                 ),
             )
-        far = _distances(_beside_null(rows, "raw"))
+        far = _distances(_beside_null(found, rows, "raw"))
         if far:
             curves = layer_curves(
                 far,
@@ -147,18 +147,29 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
     )
 
 
-def _beside_null(rows: Sequence[Measurement], variant: str) -> list[Measurement]:
-    """Cosine, corrected cosine and nulls by layer, as variants of one metric."""
+def _beside_null(found: Found, rows: Sequence[Measurement], variant: str) -> list[Measurement]:
+    """Cosine, corrected cosine and nulls by layer, as variants of one metric.
+
+    The corrected cosine of vectors that are noise is a gap: it can be anything, and would flatten
+    the others.
+    """
+    noise = {i for i, fit in zip(found.where.layers, found.reliable, strict=True) if not fit}
     names = {
         ("cosine", variant): "cosine",
         ("corrected_cosine", variant): "corrected",
         ("null_cosine", f"{variant}:relabelled"): "relabelled",
         ("null_cosine", f"{variant}:unrelated"): "unrelated",
     }
-    return [
+    shown = [
         replace(row, metric="cosine", variant=names[row.metric, row.variant], null=None)
         for row in rows
         if (row.metric, row.variant) in names
+    ]
+    return [
+        replace(row, value=math.nan, ci_low=None, ci_high=None)
+        if row.variant == "corrected" and row.layer in noise
+        else row
+        for row in shown
     ]
 
 

@@ -13,7 +13,7 @@ from olmo_stages.records import Job
 from olmo_stages.report.terminal import best_layer, comparison_table, job_table
 from tests.fakes import BASE, THINK
 from tests.similarity.analysed import rows
-from tests.vectors.planted import QUICK, compare, contrast_examples, planted
+from tests.vectors.planted import QUICK, compare, contrast_examples, planted, shuffled
 
 
 def turned_at(layer, **kwargs):
@@ -71,6 +71,14 @@ def test_the_figure_of_cosines_shows_their_nulls(found):
     assert any(name and name.startswith("null: the same relabelling") for name in names)
     without = from_json(compare(planted(), **QUICK).figures["cosine_raw"])
     assert not any(trace.name and trace.name.startswith("null") for trace in without.data)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_the_corrected_cosine_of_noise_is_not_drawn(strength):
+    examples = contrast_examples() if strength else shuffled(contrast_examples())
+    figure = compare(planted(examples=examples, strength=strength), **QUICK).figures["cosine_raw"]
+    drawn = next(it for it in from_json(figure).data if it.name == "corrected for sampling noise")
+    assert [y is not None for y in drawn.y] == [strength > 0] * 3
 
 
 def test_both_variants_are_drawn_where_they_differ():
