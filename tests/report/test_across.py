@@ -58,6 +58,7 @@ def finish(
     state="ok",
     options=None,
     seed=0,
+    responses=None,
     **changes,
 ):
     """Writes a job's result where an experiment would and returns its status."""
@@ -68,6 +69,11 @@ def finish(
         "activations": passes(stage, **changes),
         "reference": None if reference is None else passes(reference, **changes),
     }
+    if responses is not None:
+        identity["responses"] = {"mode": responses, "generation": {"seed": 0}}
+        if responses == "own":  # each stage reads other words
+            for side, it in (("activations", stage), ("reference", reference)):
+                identity[side] = identity[side] | {"data": f"words of {it.label}"}
     job = Job("mine", stage, reference, data, identity)
     folder = job.folder(sweep.parent.parent)
     record = {
@@ -346,3 +352,24 @@ def test_a_folder_that_cannot_be_written_is_one_line(sweep, caplog):
 def test_a_sweep_without_results_has_nothing_to_assemble(sweep):
     assert assemble(sweep, [Status("0", "failed", error="no")]) == []
     assert not (sweep / "across").exists()
+
+
+@pytest.mark.usefixtures("module")
+def test_jobs_of_own_responses_are_put_together_and_replayed_ones_apart(sweep):
+    jobs = [
+        finish(sweep, *pair, responses=mode)
+        for mode in ("own", "replay of think_sft", "replay of base", None)
+        for pair in ((SFT, BASE), (DPO, BASE))
+    ]
+    folders = assemble(sweep, jobs)
+    assert len(folders) == 4
+    assert all(
+        pairs(folder) == [("think_sft", "base"), ("think_dpo", "base")] for folder in folders
+    )
+
+
+@pytest.mark.usefixtures("module")
+def test_jobs_of_own_responses_that_kept_other_examples_are_apart(sweep):
+    kept = [finish(sweep, *pair, responses="own") for pair in ((SFT, BASE), (DPO, BASE))]
+    fewer = finish(sweep, DPO, SFT, responses="own", digest="of fewer examples")
+    assert [len(pairs(it)) for it in assemble(sweep, [*kept, fewer])] in ([2, 1], [1, 2])
