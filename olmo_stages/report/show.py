@@ -15,6 +15,7 @@ from olmo_stages import command, miniature
 from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
+from olmo_stages.report.along import along_table
 from olmo_stages.report.layout import NOTHING
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
@@ -88,7 +89,7 @@ def _same_weights(statuses: Sequence[Status]) -> tuple[Twins, ...]:
 
 
 def show_across(folders: Sequence[Path]) -> None:
-    """Print what was assembled of a sweep's jobs: stage x stage, the notes, and the folder.
+    """Print what was assembled of a sweep's jobs: stage x stage, along training, notes, folder.
 
     Raises:
         StoreError: a folder holds no finished result, or a damaged one.
@@ -99,7 +100,9 @@ def show_across(folders: Sequence[Path]) -> None:
         result = read(folder).result
         stages = {label for it in result.measurements for label in (it.stage, it.reference)}
         order = sorted(stages - {""}, key=place)
-        for table in stage_tables(result, order, folder.name, console.width):
+        tables = stage_tables(result, order, folder.name, console.width)
+        along = along_table(result, order, folder.name, console.width)
+        for table in [*tables, *([] if along is None else [along])]:
             console.print()
             console.print(table, crop=False)
         for warning in result.warnings:

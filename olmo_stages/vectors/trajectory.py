@@ -163,7 +163,7 @@ def _rows(sweep: _Sweep) -> list[Measurement]:
             metric=row.metric + SUFFIX,
             note="; ".join(filter(None, [sweep.axis.told[row.stage], row.note])),
         )
-        for (metric, variant, *_), line in sweep.lines.items()
+        for (metric, variant, *_), line in sorted(sweep.lines.items(), key=_order)
         if metric in METRICS and not _OF_REFERENCE.fullmatch(variant)
         for row in line.values()
     ]
@@ -172,6 +172,12 @@ def _rows(sweep: _Sweep) -> list[Measurement]:
         formed = formation(raw, corrected, sweep.reference)
         rows += [] if formed is None else [formed]
     return rows
+
+
+def _order(item: tuple[_Line, dict[str, Measurement]]) -> tuple[int, bool]:
+    """Lines in the order of their metrics, what is about the fixed vector first."""
+    metric, variant = item[0][:2]
+    return METRICS.index(metric) if metric in METRICS else len(METRICS), variant == "own"
 
 
 def _headline(
