@@ -6,6 +6,7 @@ from pathlib import Path
 
 from olmo_stages.errors import ModelError
 from olmo_stages.models import adapter_files, borrowed, digests, released, snapshots
+from olmo_stages.revisions.names import MAIN
 from olmo_stages.stages import MINIATURE, lookup
 from olmo_stages.types import Stage
 
@@ -55,14 +56,18 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
             miniature.ensure(stage.name, stage.revision, root=cache / MINIATURE), None
         )
     elif (path := Path(stage.source).expanduser()).is_dir():
+        _check_no_revision(stage)
         is_adapter = adapter_files.holds_adapter(path)
         found = _adapted(stage, path, cache) if is_adapter else Checkpoint(path, None)
     elif _HUB_ID.fullmatch(stage.source):
         found = _downloaded(stage, cache)
     else:
+        hub_id, _, revision = stage.source.partition("@")
+        spelt = revision and _HUB_ID.fullmatch(hub_id)
+        hint = f" (did you mean model.path={hub_id} model.revision={revision}?)" if spelt else ""
         raise ModelError(
             f"stage {stage.label}: directory {stage.source} does not exist; give a directory in "
-            "Hugging Face format or a hub id like allenai/Olmo-3-1025-7B"
+            f"Hugging Face format or a hub id like allenai/Olmo-3-1025-7B{hint}"
         )
     digests.read_config(found.path)
     released.check_release(stage, found.path)
@@ -106,6 +111,19 @@ def _averaged(stage: Stage, cache: Path) -> Checkpoint:
         )
     path, digest = soup.ensure_soup(ingredients, cache)
     return Checkpoint(path, None, digest)
+
+
+def _check_no_revision(stage: Stage) -> None:
+    """Refuse a revision of a directory, which would be a name and no other weights.
+
+    Raises:
+        ModelError: says so.
+    """
+    if stage.revision != MAIN:
+        raise ModelError(
+            f"stage {stage.label}: {stage.source} is a directory, which has no revision "
+            f"{stage.revision}; give the directory of that checkpoint, and model.revision={MAIN}"
+        )
 
 
 def _downloaded(stage: Stage, cache: Path) -> Checkpoint:

@@ -46,6 +46,12 @@ def check(where: str, config: Mapping[str, Any]) -> None:
             f"{where}: config.json has num_key_value_heads {keys}, which does not divide "
             f"num_attention_heads {heads}; {_REMEDY}"
         )
+    epsilon = config.get("rms_norm_eps", 1e-5)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise ModelError(
+            f"{where}: config.json has rms_norm_eps {epsilon!r}; OLMo 2 and 3 were trained with "
+            f"1e-06; {_REMEDY}"
+        )
     if config["model_type"] != "olmo2":
         _check_layers(where, config)
 

@@ -29,6 +29,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        inside = sorted(it.parent.name for it in path.glob("*/config.json"))
+        shown = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
+        hint = f": one of its folders, {shown}?" if inside else ""
+        raise ModelError(
+            f"{path}: there is no config.json; give a directory in Hugging Face format{hint}"
+        ) from error
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path}: config.json cannot be read ({error}); give a directory in Hugging Face format"

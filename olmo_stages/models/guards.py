@@ -163,20 +163,32 @@ def check_values(where: str, model: torch.nn.Module, dtype: str) -> None:
     values.check_zeros()
 
 
-def check_dtypes(where: str, path: Path) -> None:
-    """Refuse weights that are no numbers by themselves, such as quantised codes without scales.
+def check_files(where: str, path: Path) -> None:
+    """Refuse weights that are no numbers by themselves, or of which there are two.
+
+    Such are quantised codes without scales, and shards of two savings under one index, of which
+    the one read last would win.
 
     Raises:
-        ModelError: names the dtypes.
+        ModelError: names the dtypes, or the weight and its files.
     """
     found: set[str] = set()
+    seen: dict[str, str] = {}
     for file in digests.weight_files(path):
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > file.stat().st_size:
                 return  # a broken file, of which loading says more
             header = json.loads(stream.read(length))
-        found |= {it["dtype"] for name, it in header.items() if name != "__metadata__"}
+        header.pop("__metadata__", None)
+        found |= {it["dtype"] for it in header.values()}
+        for name in header:
+            if name in seen:
+                raise ModelError(
+                    f"{where}: {name} is in {seen[name]} and in {file.name}; they are shards of "
+                    "different models: download or save the checkpoint again in an empty folder"
+                )
+            seen[name] = file.name
     if odd := found - _FLOATS:
         raise ModelError(
             f"{where}: weights are stored as {', '.join(sorted(odd))}, which would be taken for "

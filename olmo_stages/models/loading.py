@@ -74,7 +74,7 @@ def load(
         families.check_config(checkpoint.path, quantisation)
         config = digests.read_config(checkpoint.path)
         if stage.random_init is None and not config.get("quantization_config"):
-            guards.check_dtypes(where, checkpoint.path)
+            guards.check_files(where, checkpoint.path)
         ropes = rope.expected(where, config)
         if rope.differs(ropes):
             guards.check_transformers(transformers.__version__)

@@ -43,6 +43,8 @@ def load_here(path):
         ({"num_key_value_heads": 3}, "num_key_value_heads 3, which does not divide"),
         ({"vocab_size": None}, "no vocab_size"),
         ({"model_type": None}, 'no model_type; write "model_type": "olmo3"'),
+        ({"rms_norm_eps": 0}, "rms_norm_eps 0"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps nan"),
         ({"rope_theta": None}, "rope_theta None"),
         ({"rope_theta": -1, "rope_scaling": None}, "rope_theta -1"),
         ({"rope_parameters": [1]}, "rope_parameters [1]"),
@@ -121,6 +123,37 @@ def test_an_index_that_leads_out_of_the_directory_is_refused(released, tmp_path)
     shutil.copy(path / "model-00001-of-00002.safetensors", tmp_path / "elsewhere.safetensors")
     with pytest.raises(ModelError, match=r"names ../elsewhere.safetensors, which is not in"):
         locate(Stage("own", "custom", str(path)), tmp_path)
+
+
+def test_shards_of_two_savings_are_refused(released):
+    path = released(shards=2)
+    first, second = (path / f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
+    weights, others = load_file(first), load_file(second)
+    others["model.norm.weight"] = weights.setdefault("model.norm.weight", torch.ones(32)) * 2
+    for file, values in ((first, weights), (second, others)):
+        save_file(values, file, metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"model.norm.weight is in model-00001.* and in model-00002"
+    ):
+        load_here(path)
+
+
+def test_a_folder_of_checkpoints_names_them(released, tmp_path):
+    path = released()
+    with pytest.raises(ModelError, match=r"no config.json; .*: one of its folders, released\?"):
+        locate(Stage("own", "custom", str(path.parent)), tmp_path)
+
+
+def test_a_directory_has_no_revision(released, tmp_path):
+    """It would be a name for the same weights."""
+    path = released()
+    with pytest.raises(ModelError, match=r"is a directory, which has no revision step_20"):
+        locate(Stage("own", "custom", str(path), revision="step_20"), tmp_path)
+
+
+def test_a_revision_in_the_path_is_recognised(tmp_path):
+    with pytest.raises(ModelError, match=r"model.path=me/mine model.revision=step_20\?"):
+        locate(Stage("own", "custom", "me/mine@step_20"), tmp_path)
 
 
 def test_our_own_errors_pass_as_they_are():
