@@ -15,32 +15,40 @@ _Column = tuple[str, str]
 """Metric and variant."""
 
 
-def along_table(result: Result, order: Sequence[str], title: str, width: int = 100) -> Table | None:
-    """The numbers of each stage at the layer of the headline, against the first reference.
+def along_tables(result: Result, order: Sequence[str], title: str, width: int = 100) -> list[Table]:
+    """The numbers of each stage at the layer of the headline, a table for each reference.
 
     Args:
         result: what was assembled; its metrics end in `_trajectory`.
         order: labels of the stages in the order of the rows.
-        title: name of the table.
+        title: name of the tables.
         width: how many columns the terminal has; where it is too narrow, intervals but the
             first column's go, then columns from the right.
 
     Returns:
-        None where the headline names no layer or there is no such metric. The second scale of a
-        metric is left out.
+        None of them where the headline names no layer or there is no such metric. The second scale
+        of a metric and further traits are left out.
     """
     layer = best_layer(result)
     rows = [it for it in result.measurements if it.metric.endswith(_SUFFIX) and it.layer == layer]
-    if layer is None or not rows:
-        return None
-    trait, reference = rows[0].trait, rows[0].reference
-    rows = [it for it in rows if (it.trait, it.reference) == (trait, reference)]
+    if layer is None:
+        return []
+    own = [it for it in rows if it.trait == rows[0].trait and "standardised" not in it.variant]
+    return [
+        _of_reference([it for it in own if it.reference == reference], order, title, width)
+        for reference in dict.fromkeys(it.reference for it in own)
+    ]
+
+
+def _of_reference(
+    rows: Sequence[Measurement], order: Sequence[str], title: str, width: int
+) -> Table:
+    trait, reference, layer = rows[0].trait, rows[0].reference, rows[0].layer
     about = [title, *([trait] if trait else []), f"layer {layer}"]
     name = " · ".join(about) + (f" against {reference}" if reference else "")
     cells: dict[_Column, dict[str, Measurement]] = {}
     for row in rows:
-        if "standardised" not in row.variant:
-            cells.setdefault((row.metric, row.variant), {})[row.stage] = row
+        cells.setdefault((row.metric, row.variant), {})[row.stage] = row
     columns = [column for column, own in cells.items() if len(own) > 1]
     used = [label for label in order if any(label in cells[column] for column in columns)]
     shown = {column: cells[column] for column in columns}

@@ -15,7 +15,7 @@ from olmo_stages import command, miniature
 from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
-from olmo_stages.report.along import along_table
+from olmo_stages.report.along import along_tables
 from olmo_stages.report.layout import NOTHING
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
@@ -101,8 +101,8 @@ def show_across(folders: Sequence[Path]) -> None:
         stages = {label for it in result.measurements for label in (it.stage, it.reference)}
         order = sorted(stages - {""}, key=place)
         tables = stage_tables(result, order, folder.name, console.width)
-        along = along_table(result, order, folder.name, console.width)
-        for table in [*tables, *([] if along is None else [along])]:
+        along = along_tables(result, order, folder.name, console.width)
+        for table in [*tables, *along]:
             console.print()
             console.print(table, crop=False)
         for warning in result.warnings:

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from olmo_stages.report.along import along_table
+from olmo_stages.report.along import along_tables
 from olmo_stages.types import Measurement, Result
 
 ORDER = ["base@step100", "base@step200", "base"]
@@ -29,11 +29,11 @@ HEADLINE = {"stages": 2, "layer": 3}
 
 
 def show(rows=ROWS, headline=HEADLINE, width=100):
-    table = along_table(Result(tuple(rows), headline=headline), ORDER, "cosine.manners", width)
-    if table is None:
-        return None
     text = io.StringIO()
-    Console(file=text, width=width).print(table)
+    for table in along_tables(
+        Result(tuple(rows), headline=headline), ORDER, "cosine.manners", width
+    ):
+        Console(file=text, width=width).print(table)
     return text.getvalue()
 
 
@@ -52,9 +52,16 @@ def test_the_second_scale_and_what_one_stage_alone_has_are_left_out():
     assert "formed" not in text
 
 
-def test_another_reference_is_no_column():
-    text = show([*ROWS, row("base@step100", 0.9, reference="think_sft")])
-    assert "0.900" not in text
+def test_another_reference_has_a_table_of_its_own():
+    other = [row(stage, 0.9, reference="think_sft") for stage in ORDER[:2]]
+    first, second = show([*ROWS, *other]).split("against think_sft")
+    assert "0.900" not in first
+    assert "0.600" not in second
+    assert second.count("0.900") == 2
+
+
+def test_another_trait_is_left_out():
+    assert show([*ROWS, row("base@step100", 0.9, trait="truth")]) == show()
 
 
 def test_what_does_not_fit_is_left_out_intervals_first():
@@ -69,4 +76,4 @@ def test_what_does_not_fit_is_left_out_intervals_first():
     ("rows", "headline"), [(ROWS, {"stages": 2}), ([row("a", 1.0, "cka_stages")], HEADLINE)]
 )
 def test_other_results_have_no_such_table(rows, headline):
-    assert show(rows, headline) is None
+    assert not show(rows, headline)
