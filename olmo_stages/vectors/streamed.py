@@ -24,12 +24,18 @@ class Trait:
     held_out: HeldOut
 
     def fit(
-        self, values: Float[np.ndarray, "row d_model"], rows: Bool[np.ndarray, " row"]
-    ) -> Float[np.ndarray, " d_model"]:
-        """Its vector from some of its examples."""
-        chosen = np.flatnonzero(rows)
-        targets = self.plan.contrast.subset(chosen).targets()
-        return self.plan.extract(values[chosen], targets)[0].astype(np.float64)
+        self, values: Float[np.ndarray, "row d_model"], train: Bool[np.ndarray, "fold row"]
+    ) -> Float[np.ndarray, "fold d_model"]:
+        """Its vectors from some of its examples each."""
+        extract, contrast = self.plan.extract, self.plan.contrast
+        if extract.kind in {"mean_difference", "pca"}:
+            return extract(values, contrast.targets().within(list(train)))
+        # Covariance and scale are those of all rows that are given: not of held-out ones.
+        subsets = [contrast.subset(np.flatnonzero(mask)) for mask in train]
+        return np.concatenate([
+            extract(values[mask], subset.targets())
+            for mask, subset in zip(train, subsets, strict=True)
+        ])
 
     def crossed(
         self, sides: Mapping[str, Float[np.ndarray, "example d_model"]]

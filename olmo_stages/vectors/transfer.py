@@ -20,10 +20,10 @@ from olmo_stages.heldout import Estimate, HeldOut
 STAGE, REFERENCE = "stage", "reference"
 
 Fit = Callable[
-    [Float[np.ndarray, "example d_model"], Bool[np.ndarray, " example"]],
-    Float[np.ndarray, " d_model"],
+    [Float[np.ndarray, "example d_model"], Bool[np.ndarray, "fold example"]],
+    Float[np.ndarray, "fold d_model"],
 ]
-"""A layer's vector, from its activations and a mask of the examples that may be used."""
+"""A layer's vectors, one a fold, from its activations and masks of the examples to be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,30 +58,41 @@ def crossed(
     Returns:
         By `SOURCE->TARGET`, where the source's vector is applied to the target's activations.
     """
-    names = [f"{source}->{target}" for source in sides for target in sides]
-    found = {name: Crossed(*np.zeros((3, len(labels)))) for name in names}
-    wide = {name: values.astype(np.float64) for name, values in sides.items()}
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        for source, values in sides.items():
-            unit = unit_vector(fit(values, ~held_out).astype(np.float64))
-            along = {target: other @ unit for target, other in wide.items()}
-            middles = {
-                target: float(np.mean([scores[~held_out & (labels == c)].mean() for c in (0, 1)]))
-                for target, scores in along.items()
-            }
-            for target, scores in along.items():
-                cell = found[f"{source}->{target}"]
-                cell.score[held_out] = scores[held_out]
-                cell.source[held_out] = middles[source]
-                cell.own[held_out] = middles[target]
-    return found
+    known = np.unique(folds)
+    train = folds != known[:, None]
+    mine = np.searchsorted(known, folds)
+    units = {source: _units(fit(values, train)) for source, values in sides.items()}
+    along: dict[tuple[str, str], np.ndarray] = {}
+    for target, values in sides.items():
+        wide = values.astype(np.float64)
+        along |= {(source, target): wide @ units[source].T for source in sides}
+    middles = {pair: _middles(scores, labels, train)[mine] for pair, scores in along.items()}
+    return {
+        f"{source}->{target}": Crossed(
+            score=np.take_along_axis(along[source, target], mine[:, None], axis=1)[:, 0],
+            source=middles[source, source],
+            own=middles[source, target],
+        )
+        for source in sides
+        for target in sides
+    }
 
 
-def unit_vector(vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
-    """The direction of a vector; zero, which ranks nothing, where there is none."""
-    length = np.linalg.norm(vector)
-    return vector / length if length > 0 else np.zeros_like(vector)
+def _units(vectors: Float[np.ndarray, "fold d_model"]) -> Float[np.ndarray, "fold d_model"]:
+    """Directions of vectors; zero, which ranks nothing, where there is none."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1.0), 0.0)
+
+
+def _middles(
+    along: Float[np.ndarray, "example fold"],
+    labels: Int[np.ndarray, " example"],
+    train: Bool[np.ndarray, "fold example"],
+) -> Float[np.ndarray, " fold"]:
+    """Middle of the class means of each fold's training examples, along its vector."""
+    masks = [train & (labels == label) for label in (0, 1)]
+    means = [(mask * along.T).sum(1) / mask.sum(1) for mask in masks]
+    return (means[0] + means[1]) / 2
 
 
 @dataclass(frozen=True, eq=False)
