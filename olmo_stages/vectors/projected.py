@@ -1,6 +1,6 @@
 """What scores along a vector come to: rows, tensors and the table of examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ LEVEL = 0.05
 """p, over the maximum over layers, from which on scores are not said to know the labels."""
 
 CHANCE = "not distinguishable from the null"
+REVERSED = "scores fall with the label, more than under the null"
 DIRECTIONLESS = "the source's classes have the same mean: no direction, no score"
 
 
@@ -48,7 +49,7 @@ class Projected:
     def _of_task(self, task: Task) -> Iterator[Measurement]:
         where = _About(self.where, task.trait, self._notes(task))
         inference = task.inference()
-        judged = replace(where, notes=_judged(where.notes, inference.get("p_max", [])))
+        judged = replace(where, notes=_judged(where.notes, inference, task.below()))
         yield from judged.rows("projection_auroc", "", task.auroc(), **inference)
         yield from where.rows("projection_separation", "", task.separation())
         for name, label in CLASSES.items():
@@ -125,11 +126,17 @@ class Projected:
         return found
 
 
-def _judged(notes: Sequence[str], p: Sequence[float]) -> list[str]:
-    """Notes that say which layers know nothing of the labels, as far as that was tested."""
-    if not p:
+def _judged(
+    notes: Sequence[str], inference: Mapping[str, Sequence[float]], below: Sequence[float]
+) -> list[str]:
+    """Notes that say in which layers scores do not rise with the label, as far as was tested."""
+    if not inference:
         return list(notes)
-    return [note or (CHANCE if it > LEVEL else "") for note, it in zip(notes, p, strict=True)]
+    found: list[str] = []
+    for note, above, under in zip(notes, inference["p_max"], below, strict=True):
+        verdict = "" if above <= LEVEL else REVERSED if under <= LEVEL else CHANCE
+        found.append(note or verdict)
+    return found
 
 
 @dataclass(frozen=True)

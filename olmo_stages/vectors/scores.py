@@ -8,10 +8,11 @@ A vector that is fitted to the data it is to score is cross-fitted: every exampl
 the vector of a fold that holds none of its group, and in units of that fold's data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from olmo_stages import estimates
 from olmo_stages.vectors.files import TraitVector
@@ -105,16 +106,26 @@ def cross_fitted(
     Returns:
         One slot a fold.
     """
-    n_folds = int(folds.max()) + 1
-    directions = np.zeros((n_folds, values.shape[1]))
-    zero, unit = np.zeros(n_folds), np.zeros(n_folds)
-    for fold in range(n_folds):
-        train = folds != fold
-        x, y = _varying(values[train], resolution), labels[train]
-        negative, positive = x[y == 0].mean(axis=0), x[y == 1].mean(axis=0)
-        unit[fold] = np.linalg.norm(positive - negative)
+    by_fold = [values[folds == fold].astype(np.float64) for fold in range(int(folds.max()) + 1)]
+    # Sums of the other folds are added up, not taken off the total, which holds the fold's own.
+    sums = np.array([
+        [x[labels[folds == fold] == label].sum(axis=0) for label in (0, 1)]
+        for fold, x in enumerate(by_fold)
+    ])
+    counts = np.array([
+        [np.sum((folds == fold) & (labels == label)) for label in (0, 1)]
+        for fold in range(len(by_fold))
+    ])
+    varies = _varying(by_fold, resolution)
+    directions = np.zeros((len(by_fold), values.shape[1]))
+    zero, unit = np.zeros(len(by_fold)), np.zeros(len(by_fold))
+    for fold in range(len(by_fold)):
+        others = np.arange(len(by_fold)) != fold
+        negative, positive = sums[others].sum(axis=0) / counts[others].sum(axis=0)[:, None]
+        difference = (positive - negative) * varies[fold]
+        unit[fold] = np.linalg.norm(difference)
         if unit[fold] > 0:
-            directions[fold] = (positive - negative) / unit[fold]
+            directions[fold] = difference / unit[fold]
             zero[fold] = negative @ directions[fold]
     return Ruler(directions, zero, unit)
 
@@ -139,25 +150,48 @@ def relabelled_auroc(
         resolution: as for `cross_fitted`.
     """
     scores = np.zeros(relabelled.shape)
-    for fold in range(int(folds.max()) + 1):
+    x, y = (_centred(it) for it in (source, target))
+    varies = _varying([source[folds == it] for it in range(int(folds.max()) + 1)], resolution)
+    for fold in range(len(varies)):
         train, held_out = folds != fold, folds == fold
-        x, y = _varying(source[train], resolution), relabelled[:, train]
-        n_positive = y.sum(axis=1, keepdims=True)
-        n_negative = y.shape[1] - n_positive
+        positive = relabelled[:, train]
+        n_positive = positive.sum(axis=1, keepdims=True)
+        n_negative = positive.shape[1] - n_positive
+        weights = positive / np.maximum(n_positive, 1) - (1 - positive) / np.maximum(n_negative, 1)
         # A relabelling without one of the classes has no vector and ranks nothing.
-        weights = y / np.maximum(n_positive, 1) - (1 - y) / np.maximum(n_negative, 1)
         weights = np.where((n_positive > 0) & (n_negative > 0), weights, 0.0)
-        y_values = target[held_out].astype(np.float64)
-        # Centred, which moves all scores of a relabelling alike, so that large means do not cancel.
-        inner = (x - x.mean(axis=0)) @ (y_values - y_values.mean(axis=0)).T
-        scores[:, held_out] = weights @ inner
+        kept = slice(None) if varies[fold].all() else varies[fold]
+        scores[:, held_out] = weights @ (x[train][:, kept] @ y[held_out][:, kept].T)
     return estimates.permutation_auroc(scores, relabelled, folds)
 
 
-def _varying(
-    values: Float[np.ndarray, "example d_model"], resolution: float
+def _centred(
+    values: Float[np.ndarray, "example d_model"],
 ) -> Float[np.ndarray, "example d_model"]:
-    """Values in float64, with 0 for features that are constant but for rounding."""
+    """In float64 around the mean, which moves all scores of a relabelling alike.
+
+    Large means would cancel only after they had taken the digits.
+    """
     x = values.astype(np.float64)
-    varies = x.std(axis=0) > resolution * np.abs(x).max(axis=0)
-    return x * varies
+    return x - x.mean(axis=0)
+
+
+def _varying(
+    by_fold: Sequence[Float[np.ndarray, "_ d_model"]], resolution: float
+) -> Bool[np.ndarray, "fold d_model"]:
+    """For each fold, which features vary by more than rounding in the other folds."""
+    n = np.array([len(x) for x in by_fold], dtype=np.float64)[:, None]
+    means = np.stack([x.mean(axis=0, dtype=np.float64) for x in by_fold])
+    squares = np.stack([
+        np.square(x - mean).sum(axis=0) for x, mean in zip(by_fold, means, strict=True)
+    ])
+    largest = np.stack([np.abs(x).max(axis=0) for x in by_fold])
+    found = np.zeros(means.shape, dtype=bool)
+    for fold in range(len(by_fold)):
+        others = np.arange(len(by_fold)) != fold
+        total = n[others].sum()
+        mean = (n[others] * means[others]).sum(axis=0) / total
+        between = n[others] * np.square(means[others] - mean)
+        spread = np.sqrt((squares[others] + between).sum(axis=0) / total)
+        found[fold] = spread > resolution * largest[others].max(axis=0)
+    return found

@@ -97,6 +97,13 @@ class Task:
             "q": estimates.false_discovery_rate(p).tolist(),
         }
 
+    def below(self) -> list[float]:
+        """For each layer the family-wise p of an AUROC as low as this one; empty without a null."""
+        if not self.nulls:
+            return []
+        statistic = np.array(self.nulls)
+        return estimates.max_statistic_p(-statistic[:, 0], -statistic[:, 1:].T).tolist()
+
     def separation(self) -> Estimate:
         """Mean score of class 1 less that of class 0, in units: 1 where it is as in the source."""
         scores, labels = np.stack(self.units), self.held_out.labels

@@ -242,6 +242,17 @@ def test_an_orthogonal_vector_ranks_nothing(tmp_path):
     assert unseen.note == "not distinguishable from the null"
 
 
+def test_a_vector_that_points_the_other_way_is_not_called_chance(tmp_path):
+    examples = grouped_examples(30)
+    values = planted(examples, gaps=(2.0, 0.0), noise=1.0)
+    path = saved(tmp_path / "v.safetensors", -np.eye(16)[[0, 0]])
+    result = run(source_of({"think_sft": values}, examples), reference=None, vector=path)
+    reverse, none = rows(result, "projection_auroc")
+    assert reverse.value < 0.15
+    assert (reverse.p, reverse.note) == (1, "scores fall with the label, more than under the null")
+    assert none.note == "not distinguishable from the null"
+
+
 def test_a_given_vector_beside_a_reference(tmp_path):
     examples = grouped_examples(12)
     ours, theirs = planted(examples, gaps=(3.0, 3.0)), planted(examples, gaps=(1.0, 2.0))
