@@ -138,6 +138,12 @@ class _Run:
         self.options, self.stage, self.seed, self.source = options, stage, seed, source
         self.examples = source.examples
         self.warnings: list[str] = []
+        traits = dict.fromkeys(example.trait or "trait" for example in self.examples)
+        if len(traits) > 1:
+            raise DataError(
+                f"the labels of the examples are about {len(traits)} traits "
+                f"({', '.join(traits)}); a probe reads one: give a data set with one trait"
+            )
         n_groups = fewest_groups(self.examples)
         if n_groups < 3:
             raise DataError(

@@ -251,6 +251,13 @@ def test_two_folds_are_enough_where_there_are_groups_enough():
     assert rows(result, "auroc", "probe")[2].value > 0.9
 
 
+def test_labels_about_several_traits_are_refused_by_name():
+    source = concept({})
+    halves = [replace(e, trait="a" if i % 2 else "b") for i, e in enumerate(source.examples)]
+    with pytest.raises(DataError, match=r"2 traits \(b, a\)"):
+        probe()(BASE, None, FakeSource(tuple(halves), source.make), 0)
+
+
 def test_two_groups_a_class_are_too_few():
     with pytest.raises(DataError, match="at least 3 groups"):
         probe()(THINK, None, concept({}, n_groups=2, per_group=10), 0)
