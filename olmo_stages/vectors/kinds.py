@@ -165,7 +165,8 @@ class LDA:
 
         Computed in float64: beside a massive dimension float32 has no digits for the others.
         """
-        return (len(x) * whitened(x.astype(np.float64), self.ridge(x))).astype(np.float32)
+        scale = len(x) / (1 - self.shrinkage)
+        return (scale * whitened(x.astype(np.float64), self.ridge(x))).astype(np.float32)
 
     def __call__(
         self, x: Float32[np.ndarray, "row d_model"], targets: Targets
@@ -181,7 +182,8 @@ class LDA:
             its, rows = np.flatnonzero(which.ravel() == index), np.flatnonzero(mask)
             if len(rows):
                 chosen = weights[np.ix_(its, rows)]
-                found[its] = len(rows) * self._fit(own[rows], gram, rows, chosen)
+                scale = len(rows) / (1 - self.shrinkage)
+                found[its] = scale * self._fit(own[rows], gram, rows, chosen)
         return found
 
     def _fit(

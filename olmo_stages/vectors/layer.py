@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64, Int
 from olmo_stages.dominant import Variant, centre, dominating, usual_variance
 from olmo_stages.errors import PairingError
 
-ROUNDING = 0.25
+ROUNDING = 0.5
 """Root mean square of rounding, as a share of the resolution, which is a few units in the last
 place; one rounding to the nearest has a tenth."""
 

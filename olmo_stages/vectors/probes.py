@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int8
+from jaxtyping import Float, Float32, Int8
+from torch import Tensor
 
-from olmo_stages.logistic import accelerated, polish, principal_axes
+from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
 
 FEW = 8
 """Up to so many targets are solved to a Newton decrement of 1e-10."""
@@ -30,20 +31,35 @@ def fitted(
     Raises:
         ConvergenceError: a probe did not reach its tolerance.
     """
+    if not len(labels):
+        return np.empty((0, x.shape[1]), dtype=np.float32)
     centred = torch.from_numpy(x).double()
     centred = centred - centred.mean(0)
     size = centred.square().sum(1).mean().sqrt()
     axes = principal_axes((centred / size)[None])
     y = torch.from_numpy(labels.T.astype(np.float64))
     both = (labels == 1).any(1) & (labels == 0).any(1)
-    strengths = torch.full((1, y.shape[1]), strength, dtype=torch.float64)
+    relative = _squares_of_kept(axes, y)
+    strengths = strength * relative[None]
     few = len(labels) <= FEW
     if not few:
-        axes, y, strengths = axes.single(), y.float(), strengths.float()
+        axes, y, strengths, relative = axes.single(), y.float(), strengths.float(), relative.float()
     weights, bias = accelerated(axes, y, strengths, TOLERANCE)
     if few:
         for target in np.flatnonzero(both).tolist():
             start = weights[:, :, target], bias[:, 0, target]
             weights[:, :, target] = polish(axes, y[:, target], strengths[:, target], start)[0]
-    found = (axes.rotation[0] @ weights[0]).T.numpy().astype(np.float32)
+    found = (axes.rotation[0] @ (weights[0] * relative.sqrt())).T.numpy().astype(np.float32)
     return np.where(both[:, None], found, np.float32(0))
+
+
+def _squares_of_kept(axes: Axes, y: Float[Tensor, "row target"]) -> Float[Tensor, " target"]:
+    """Mean squared norm of the rows that take part, around their own mean.
+
+    Rows are scaled by that of all of them; a target on some has to be penalised as if the others
+    had never been there.
+    """
+    kept = (y >= 0).to(y)
+    share = kept / kept.sum(0)
+    z = axes.z[0]
+    return share.T @ z.square().sum(1) - (share.T @ z).square().sum(1)
