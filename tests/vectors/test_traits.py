@@ -44,7 +44,8 @@ def axis(*entries):
 @pytest.mark.parametrize("kind", KINDS)
 def test_traits_along_one_direction_are_alike_and_along_two_are_not(kind):
     number = 99 if kind in {"mean_difference", "lda"} else 39
-    values, plans = traits([axis(1), axis(1), axis(0, 1)], kind, n_permutations=number)
+    directions = [axis(1), axis(1), axis(0, 1)]
+    values, plans = traits(directions, kind, n_groups=30, n_permutations=number)
     its = trait_cosines(values, plans, 2e-6, "stage")["raw"]
     assert its.value[0, 1] > 0.6
     assert abs(its.value[0, 2]) < 0.3
