@@ -6,6 +6,8 @@ Columns come from what a result holds, never from the name of an analysis.
 import math
 import string
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from operator import attrgetter
 
 from rich.table import Table
 from rich.text import Text
@@ -82,7 +84,8 @@ def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None
 
     Rows are the other variants of the first metric, the metrics that the main variant does not
     have, and the main variant's numbers about all layers of a type, at the layer of the headline or
-    over all layers.
+    over all layers. Of several traits the first one is shown, and with dominant dimensions as they
+    are; only of the first metric all is shown that the files hold.
 
     Args:
         result: what the analysis returned; its headline names the layer.
@@ -107,6 +110,7 @@ def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None
             or row.metric not in own
             or (_is_about_a_type(row) and row.variant in variants)
         )
+        and (row.metric == first or (row.trait == rows[0].trait and not _is_second(row, rows)))
         and row not in main
     ]
     if not others:
@@ -187,6 +191,13 @@ def _off_maps(measurements: Sequence[Measurement]) -> list[Measurement]:
 
 def _is_about_a_type(row: Measurement) -> bool:
     return row.layer is None and row.layer_type != ""
+
+
+def _is_second(row: Measurement, rows: Sequence[Measurement]) -> bool:
+    """Whether it says of scaled-down dimensions what another row says of them as they are."""
+    first = replace(row, variant=row.variant.replace("standardised", "raw"))
+    about = attrgetter("metric", "variant", "trait", "layer", "layer_type")
+    return first.variant != row.variant and about(first) in map(about, rows)
 
 
 def _main_variants(rows: Sequence[Measurement], job: Job) -> set[str]:

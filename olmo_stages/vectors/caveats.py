@@ -72,13 +72,10 @@ def _of_trait(found: Found) -> Iterator[str]:
         )
     if found.compared:
         yield from _of_null(found)
-    for name in found.sides():
-        weak = sum(found.unreliable(name))
-        if weak:
-            yield (
-                f"the reliability of the vector of {getattr(found.where, name)} is not above zero "
-                f"in {weak} of {n_layers} layers: what is said of it there is noise"
-            )
+    weak = {getattr(found.where, name): sum(found.unreliable(name)) for name in found.sides()}
+    if any(weak.values()):
+        counts = " and ".join(f"{n} of {n_layers} layers of {label}" for label, n in weak.items())
+        yield f"reliability is not above zero in {counts}: what is said of vectors there is noise"
     if found.compared:
         raw, standardised = (
             found.numbers(lambda turn: turn.cosine.value, variant)

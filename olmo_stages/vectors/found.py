@@ -23,7 +23,7 @@ LEVEL = 0.05
 CHANCE = "not distinguishable from the null"
 UNRELIABLE = "reliability not above zero"
 SAME = "same weights"
-TURNED = "turned more than relabelled contrasts"
+TURNED = "turned more than the null"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from olmo_stages.dominant import VARIANTS, Variant
 from olmo_stages.types import Measurement
-from olmo_stages.vectors.found import Found
+from olmo_stages.vectors.found import CHANCE, LEVEL, Found
 from olmo_stages.vectors.inference import Inference, two_sided, upper
 from olmo_stages.vectors.jackknife import UNKNOWN, Interval
 from olmo_stages.vectors.traits import TraitCosines
@@ -225,9 +225,10 @@ def trait_rows(
             samples = np.stack([it[variant].samples[i, j] for it in layers])
             rounding = np.stack([it[variant].rounding[i, j] for it in layers])
             movable = found[i].nulls.exchangeable and found[j].nulls.exchangeable
-            tested: dict[str, Sequence[float]] = {}
+            tested: dict[str, Sequence[Any]] = {}
             if movable and samples.shape[1]:
                 tested = _tested(two_sided(value, samples, rounding))
+                tested["note"] = [CHANCE if p > LEVEL else "" for p in tested["p_max"]]
             name = f"{variant}:{found[j].contrast.trait}"
             rows += table.by_layer("trait_cosine", name, value.tolist(), **tested)
     return rows
@@ -254,7 +255,7 @@ def mean_of(
     return Interval(value, low, high), note
 
 
-def _tested(inference: Inference, **others: np.ndarray) -> dict[str, Sequence[float]]:
+def _tested(inference: Inference, **others: np.ndarray) -> dict[str, Sequence[Any]]:
     values = {name: getattr(inference, name) for name in ("null", "p", "p_max", "q")} | others
     return {name: it.tolist() for name, it in values.items()}
 

@@ -81,7 +81,7 @@ def test_a_kept_vector_stands_out_of_its_nulls_and_a_turned_one_does_not(found, 
     for row in rows(found, "cosine"):
         assert row.value < row.null
         assert row.p_max > 0.9
-        assert row.note == "turned more than relabelled contrasts"
+        assert row.note == "turned more than the null"
     assert all(row.value < -2 for row in rows(found, "z", "raw:relabelled"))
 
 
@@ -250,7 +250,7 @@ def test_several_traits_are_told_apart_and_compared():
         assert len(rows(result, "cosine", trait=trait)) == LAYERS
         assert f"{trait}.vector" in result.tensors
     across = rows(result, "trait_cosine", "raw:rude", trait="hostile")
-    assert all(row.value > 0.7 and row.p_max <= 0.05 for row in across)
+    assert all(row.value > 0.7 and row.p_max <= 0.05 and not row.note for row in across)
     assert all(row.reference == "" for row in across)
     assert result.headline["trait"] == "hostile (1 of 2)"
 
@@ -269,6 +269,7 @@ def test_traits_that_have_nothing_in_common_are_not_said_to():
     result = compare(replace(source, make=make), n_permutations=99, n_unrelated=9)
     across = rows(result, "trait_cosine", "raw:rude", trait="hostile")
     assert all(abs(row.value) < 0.5 and row.p_max > 0.05 for row in across)
+    assert all(row.note == "not distinguishable from the null" for row in across)
 
 
 def test_examples_keep_their_trait_as_a_name_and_one_without_gets_one():

@@ -145,6 +145,36 @@ def test_metrics_of_other_variants_alone_are_shown():
     assert "transfer auroc" in show(comparison_table(probe_result(), JOB))
 
 
+def test_with_scaled_down_dimensions_only_the_first_metric_is_compared():
+    rows = [
+        row(metric, 0.5 + 0.1 * ("raw" in variant), 2, variant=variant)
+        for metric, variants in (
+            ("cosine", ("raw", "standardised")),
+            ("reliability", ("stage:raw", "stage:standardised")),
+            ("norm", ("stage:standardised",)),
+        )
+        for variant in variants
+    ]
+    text = show(comparison_table(Result(tuple(rows), headline={"at layer": 2}), JOB))
+    assert line_of(text, "standardised").split()[1] == "cosine"
+    assert line_of(text, "stage:raw").split()[1] == "reliability"
+    # A number that is there in one version only is shown.
+    assert line_of(text, "stage:standardised").split()[1] == "norm"
+
+
+def test_of_several_traits_only_the_first_metric_is_compared():
+    rows = [
+        row(metric, 0.5, 2, variant=variant, trait=trait)
+        for trait in ("hostile", "true")
+        for metric, variant in (("cosine", "raw"), ("reliability", "stage:raw"))
+    ]
+    lines = show(comparison_table(Result(tuple(rows), headline={"at layer": 2}), JOB)).splitlines()
+    found = [line.split()[:4] for line in lines if " · " in line]
+    assert ["true", "·", "raw", "cosine"] in found
+    assert ["hostile", "·", "stage:raw", "reliability"] in found
+    assert ["true", "·", "stage:raw", "reliability"] not in found
+
+
 def test_without_other_variants_there_is_no_comparison():
     rows = tuple(it for it in probe_result().measurements if it.variant == "probe")
     assert comparison_table(Result(rows, headline={"best layer": 2}), JOB) is None

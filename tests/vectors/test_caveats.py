@@ -112,7 +112,7 @@ def test_groups_of_unequal_shares_are_told(unequal):
 def test_vectors_of_noise_are_told(strength):
     examples = shuffled(contrast_examples()) if strength == 0 else contrast_examples()
     result = compare(planted(examples=examples, strength=strength))
-    said = warned(result, "reliability of the vector of base is not above zero in")
+    said = warned(result, "reliability is not above zero in", "3 of 3 layers of base")
     assert said == (strength == 0)
 
 
