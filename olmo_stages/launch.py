@@ -223,6 +223,7 @@ def explain(error: BaseException) -> str:
     return (
         _unparsed(chain)
         or _unknown_key(chain[-1])
+        or _not_told(texts)
         or _bad_argument(texts)
         or _unusable(chain[-1])
         or _one_line(chain[-1])
@@ -257,6 +258,14 @@ def _unknown_key(error: BaseException) -> str | None:
     full = re.search(r"full_key: (\S+)", str(error))
     name = full[1] if full else unknown[1]
     return f"{name}: no such option; there are {', '.join(keys)}" + _hint(unknown[1], keys)
+
+
+def _not_told(texts: str) -> str | None:
+    """What a study says that refers to something the chosen stage or size does not have."""
+    missing = re.search(r"Interpolation key '([^']+)' not found", texts)
+    if missing is None:
+        return None
+    return f"there is no {missing[1]}; choose a stage and size for which conf/model has it"
 
 
 def _bad_argument(texts: str) -> str | None:

@@ -76,6 +76,10 @@ def folders(root):
         (["seed=-1"], ["seed=-1 is negative; give 0 or more"]),
         (["model=custom"], ["model.path="]),
         (["model=base", "reference=base@main"], ["reference=base@main", "itself"]),
+        (
+            ["-m", "+experiment=training_dynamics", "model=think_dpo"],
+            ["there is no model.grid.tiny; choose a stage and size"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_alternatives_and_exit_code_2(run, arguments, words):
