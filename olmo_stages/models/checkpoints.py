@@ -116,10 +116,12 @@ def _averaged(stage: Stage, cache: Path) -> Checkpoint:
 def _check_no_revision(stage: Stage) -> None:
     """Refuse a revision of a directory, which would be a name and no other weights.
 
+    A directory in place of a released repository is told by its revision which it stands for.
+
     Raises:
         ModelError: says so.
     """
-    if stage.revision != MAIN:
+    if stage.size == "custom" and stage.revision != MAIN:
         raise ModelError(
             f"stage {stage.label}: {stage.source} is a directory, which has no revision "
             f"{stage.revision}; give the directory of that checkpoint, and model.revision={MAIN}"
