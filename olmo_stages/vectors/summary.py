@@ -1,5 +1,6 @@
 """What was found about trait vectors, for people: headline and figures."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -150,8 +151,8 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
 def _beside_null(found: Found, rows: Sequence[Measurement], variant: str) -> list[Measurement]:
     """Cosine, corrected cosine and nulls by layer, as variants of one metric.
 
-    The corrected cosine of vectors that are noise is a gap: it can be anything, and would flatten
-    the others.
+    Where vectors are noise the corrected cosine is a gap and the cosine has no band: they reach
+    from anywhere to anywhere, and would flatten the others.
     """
     noise = {i for i, fit in zip(found.where.layers, found.reliable, strict=True) if not fit}
     names = {
@@ -166,8 +167,13 @@ def _beside_null(found: Found, rows: Sequence[Measurement], variant: str) -> lis
         if (row.metric, row.variant) in names
     ]
     return [
-        replace(row, value=math.nan, ci_low=None, ci_high=None)
-        if row.variant == "corrected" and row.layer in noise
+        replace(
+            row,
+            value=math.nan if row.variant == "corrected" else row.value,
+            ci_low=None,
+            ci_high=None,
+        )
+        if row.variant in {"cosine", "corrected"} and row.layer in noise
         else row
         for row in shown
     ]
@@ -211,10 +217,14 @@ def _traits(found: Sequence[Found], rows: Sequence[Measurement]) -> str:
         )
         for row in rows
     ]
-    return stage_matrix(
+    matrix = stage_matrix(
         cells,
         "trait_cosine",
         order=[one.contrast.trait for one in found],
         title=f"Cosine between the vectors of traits in {found[0].where.stage}",
         limits=(-1.0, 1.0),
     )
+    drawn = json.loads(matrix)
+    for axis in ("xaxis", "yaxis"):
+        drawn["layout"][axis]["title"]["text"] = "trait"
+    return json.dumps(drawn)

@@ -100,7 +100,8 @@ def test_traits_are_drawn_apart_and_against_one_another():
     for trait in ("<b>", "rude"):
         assert f"cosine_raw_{trait}" in result.figures
     assert "<b>" not in result.figures["cosine_raw_<b>"]
-    assert "traits" in result.figures
+    layout = json.loads(result.figures["traits"])["layout"]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["trait", "trait"]
     assert "<b>" not in result.figures["traits"].replace("<br>", "").replace("<b>layer", "")
     alone = compare(planted(), **QUICK)
     assert "traits" not in alone.figures
