@@ -133,11 +133,18 @@ class Completed:
         return self._respond.mode
 
     def _of(self, examples: Sequence[Example], responses: Mapping[str, Response] | None) -> Dataset:
+        """The data set of these examples.
+
+        Raises:
+            DataError: too few are left; gives the counts.
+        """
         try:
             return replace(self._dataset, examples=tuple(examples), responses=responses)
         except DataError as error:
-            counts = ". ".join(map(str, self.kept.tallies))
-            raise DataError(f"with the responses that can be read: {error} ({counts})") from error
+            reason = str(error)
+        # Not from within `except`: the command line tells the first error of a chain.
+        counts = ". ".join(map(str, self.kept.tallies))
+        raise DataError(f"with the responses that can be read: {reason} ({counts})")
 
 
 def _name(stage: Stage, among: Sequence[Stage]) -> str:
