@@ -41,6 +41,7 @@ fix: $(READY)  ## repair format and what lint can repair
 bench: $(READY)  ## speed against other ways of doing the same, side by side
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/probe_fits.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cka_map.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cosine_null.py
 	$(BIN)/python benchmarks/load_memory.py
 
 clean:  ## remove the virtual environment and caches of tools, never results

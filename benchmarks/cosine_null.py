@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_info
 from olmo_stages.parallel import in_threads
 from olmo_stages.types import Example
 from olmo_stages.vectors.contrast import contrasts
+from olmo_stages.vectors.dots import Units
 from olmo_stages.vectors.kinds import MeanDifference
 from olmo_stages.vectors.layer import Layer
 from olmo_stages.vectors.linear import NullVectors
@@ -67,8 +68,7 @@ class Problem:
         (contrast,) = contrasts(examples, paired=False)
         nulls = draw(contrast, size.permutations, 0, 0)
         self.plan = Plan(contrast, MeanDifference(), nulls)
-        # What depends on the examples only is found once, before the first layer.
-        self.n_units = len(self.plan.units.starts)
+        self.n_units = len(Units.of(nulls.relabelled.labels).starts)
         self.labels = nulls.relabelled.labels
         shape = (2, size.layers, size.n, size.d)
         self.sides = np.empty(shape, dtype=np.float32)

@@ -27,6 +27,11 @@ def cka_map():
     return benchmark("cka_map")
 
 
+@pytest.fixture(scope="module")
+def cosine_null():
+    return benchmark("cosine_null")
+
+
 def test_our_probes_score_as_the_scikit_learn_loop_does(probe_fits):
     x, labels, folds = probe_fits.Problem("small", 60, 8, 2, 2).data()
     relabelled = np.stack([labels, labels[::-1]])
@@ -78,3 +83,16 @@ def test_memory_grows_if_all_layers_are_there_at_once(cka_map):
         yield from list(cka_map.arriving(n, d, layers))
 
     assert cka_map.working_memory(at_once(), n, layers) > layers * 4 * n * d
+
+
+def test_the_null_of_cosines_agrees_with_the_loop_and_is_measured_against_it(cosine_null, capsys):
+    cosine_null.main(["--small"])
+    shown = capsys.readouterr().out
+    assert "60 relabellings, 4 layers, 2 stages, n=40, d=256; 20 units" in shown
+    assert shown.count("Largest difference from the loop in float64, 20 cosines") == 2
+
+
+def test_the_benchmark_stops_at_a_null_that_differs_from_the_loop(cosine_null, monkeypatch):
+    monkeypatch.setattr(cosine_null.Units, "sums", lambda self, x: x[self.order[self.starts]])
+    with pytest.raises(AssertionError, match="ours differs from the loop"):
+        cosine_null.main(["--small"])
