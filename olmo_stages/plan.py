@@ -33,7 +33,8 @@ READ_BYTES = 1e9
 ASSUMPTIONS = (
     f"peak memory = {LOADING} x weights + hidden states of a batch of compute.token_budget tokens",
     "download = released weights as bfloat16 (twice that where a repository holds float32)",
-    f"tokens = characters of the data / {CHARACTERS_PER_TOKEN}",
+    f"tokens = characters of the data / {CHARACTERS_PER_TOKEN}; what data.respond writes is not "
+    "counted, neither its tokens nor the time to write them",
     "store = one site and one position that gives one row an example, all layers and embeddings",
     f"time = weights read at {READ_BYTES / 1e9:.0f} GB/s + 2 x parameters x tokens operations at "
     f"{FLOPS['cuda'] / 1e12:.0f} TFLOP/s on a GPU, {FLOPS['cpu'] / 1e12:.1f} on a CPU; one "
