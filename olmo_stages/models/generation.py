@@ -222,7 +222,8 @@ class _Batch:
         self._live = [self._live[i] for i in on]
         if not on:
             return
-        chosen = torch.tensor(on, device=self._device)
+        # On the CPU, whence it selects on every device that a model may be spread over.
+        chosen = torch.tensor(on)
         if len(on) < len(tokens):
             self._cache.batch_select_indices(chosen)
         self._ids = torch.tensor([[tokens[i]] for i in on], device=self._device)
