@@ -190,8 +190,8 @@ def test_intervals_cover(name):
 
 
 def test_examples_taken_for_groups_would_not_cover():
-    data = literal.paired(30)
-    labels, group = literal.labels_of(data), np.repeat(np.arange(30), 4)
+    data = literal.paired(30, 8)
+    labels, group = literal.labels_of(data), np.repeat(np.arange(30), 8)
     alone = literal.examples(labels, np.arange(len(labels)))
 
     def sample(rng):
