@@ -63,7 +63,7 @@ class Experiment:
 
     Args:
         model: the stage.
-        data: the labelled examples.
+        data: the examples.
         analysis: what is measured.
         compute: where and how the forward pass runs.
         tracking: who else hears of the result.
@@ -107,6 +107,7 @@ class Experiment:
         cache = cache_folder(self.cache)
         _check_family(self.model, reference, cache)
         dataset = self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
+        _check_labels(self.analysis, dataset)
         completion = self.completion(dataset, reference)
         source = Source(dataset, self.compute, cache, completion=completion)
         formats = source.check_formats(self.model, reference)
@@ -245,9 +246,9 @@ def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
     """
     if model.source == MINIATURE:
         return
-    # As for a random initialisation: the config alone, since weights may be gigabytes away. Before
-    # the reference is looked for: what is wrong with what was typed is told first.
-    path = checkpoints.locate(replace(model, random_init=0), cache).path
+    # The config alone, since weights may be gigabytes away, and before the reference is looked for:
+    # what is wrong with what was typed is told first.
+    path = checkpoints.locate(model, cache, weights=False).path
     others = (*model.lineage()[:-1], *([] if reference is None else [reference]))
     small = [stage.label for stage in others if stage.source == MINIATURE]
     if not small:
@@ -257,6 +258,20 @@ def _check_family(model: Stage, reference: Stage | None, cache: Path) -> None:
         raise ConfigError(
             f"{model.label} has {size} tokens, but {small[-1]} is of the miniature family "
             f"(size=tiny, {len(vocabulary())} tokens); give the size of your model, e.g. size=7b"
+        )
+
+
+def _check_labels(analysis: Analysis, dataset: Dataset) -> None:
+    """Refuse to analyse data without labels where labels are needed.
+
+    Raises:
+        ConfigError: the analysis does not say that it needs none.
+    """
+    if not dataset.labelled and getattr(analysis, "needs_labels", True):
+        raise ConfigError(
+            f"analysis={analysis.name} needs labels, and data {dataset.name!r} is read without "
+            "(data.unlabelled=true); give labels, or use what needs none: analysis=cka, or "
+            "analysis=projection with a vector, analysis.vector=FILE"
         )
 
 

@@ -31,12 +31,14 @@ class Checkpoint:
     digest: str | None = None
 
 
-def locate(stage: Stage, cache: Path) -> Checkpoint:
+def locate(stage: Stage, cache: Path, *, weights: bool = True) -> Checkpoint:
     """Find a stage's checkpoint; build it (miniature family) or download it where needed.
 
     Args:
         stage: its source is `miniature`, a local directory, or a hub repo id.
         cache: folder under which the miniature family, averages and merged adapters are kept.
+        weights: whether they must be there; False = config and tokenizer are enough, and nothing
+            large is downloaded or computed. A random initialisation needs none.
 
     Returns:
         The directory, which holds a config and safetensors weights. The config of a released
@@ -47,8 +49,9 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
             says.
         StoreError: an average or a merged adapter cannot be written.
     """
+    weights = weights and stage.random_init is None
     if stage.members:
-        found = _averaged(stage, cache)
+        found = _averaged(stage, cache) if weights else _shape_of_average(stage, cache)
     elif stage.source == MINIATURE:
         from olmo_stages import miniature  # late: building needs the trainers
 
@@ -58,9 +61,9 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
     elif (path := Path(stage.source).expanduser()).is_dir():
         _check_no_revision(stage)
         is_adapter = adapter_files.holds_adapter(path)
-        found = _adapted(stage, path, cache) if is_adapter else Checkpoint(path, None)
+        found = _adapted(stage, path, cache, weights) if is_adapter else Checkpoint(path, None)
     elif _HUB_ID.fullmatch(stage.source):
-        found = _downloaded(stage, cache)
+        found = _downloaded(stage, cache, weights)
     else:
         hub_id, _, revision = stage.source.partition("@")
         spelt = revision and _HUB_ID.fullmatch(hub_id)
@@ -71,7 +74,7 @@ def locate(stage: Stage, cache: Path) -> Checkpoint:
         )
     digests.read_config(found.path)
     released.check_release(stage, found.path)
-    if stage.random_init is None:
+    if weights:
         digests.weight_files(found.path)
     return _with_tokenizer(stage, found, cache)
 
@@ -96,10 +99,13 @@ def model_digest(stage: Stage, checkpoint: Checkpoint, cache: Path) -> str:
     return digests.weights_digest(checkpoint.path, cache)
 
 
+def _shape_of_average(stage: Stage, cache: Path) -> Checkpoint:
+    # All members have the same shape and tokenizer.
+    member = max(stage.members, key=lambda it: it.gives_tokenizer)
+    return locate(replace(member.stage, random_init=stage.random_init), cache, weights=False)
+
+
 def _averaged(stage: Stage, cache: Path) -> Checkpoint:
-    if stage.random_init is not None:  # all members have the same shape and tokenizer
-        member = max(stage.members, key=lambda it: it.gives_tokenizer)
-        return locate(replace(member.stage, random_init=stage.random_init), cache)
     from olmo_stages.models import soup  # late: it imports torch
 
     ingredients: list[soup.Ingredient] = []
@@ -128,12 +134,12 @@ def _check_no_revision(stage: Stage) -> None:
         )
 
 
-def _downloaded(stage: Stage, cache: Path) -> Checkpoint:
+def _downloaded(stage: Stage, cache: Path, weights: bool) -> Checkpoint:  # noqa: FBT001
     path, commit = snapshots.small_files(stage)
     if adapter_files.holds_adapter(path):
         snapshots.adapter_weights(stage, path, commit)
-        return _adapted(stage, path, cache)
-    if stage.random_init is None:
+        return _adapted(stage, path, cache, weights)
+    if weights:
         snapshots.weights(stage, path, commit)
     return Checkpoint(path, commit)
 
@@ -144,15 +150,15 @@ def _with_tokenizer(stage: Stage, found: Checkpoint, cache: Path) -> Checkpoint:
     if told is None or told.tokenizer_from is None or (found.path / "tokenizer.json").is_file():
         return found
     giver = lookup(told.tokenizer_from, stage.size)
-    tokenizer = locate(replace(giver, random_init=0), cache).path
+    tokenizer = locate(giver, cache, weights=False).path
     return replace(found, path=borrowed.ensure_joined(found.path, giver, tokenizer, cache))
 
 
-def _adapted(stage: Stage, path: Path, cache: Path) -> Checkpoint:
+def _adapted(stage: Stage, path: Path, cache: Path, weights: bool) -> Checkpoint:  # noqa: FBT001
     adapter = adapter_files.read_adapter(path)
     base = adapter_files.base_stage(stage, adapter)
-    found = locate(replace(base, random_init=stage.random_init), cache)
-    if stage.random_init is not None:
+    found = locate(replace(base, random_init=stage.random_init), cache, weights=weights)
+    if not weights:
         return Checkpoint(adapter_files.ensure_untrained(adapter, found.path, cache), None)
     adapter_files.check_base(stage, adapter, found.path, cache)
     from olmo_stages.models import adapters  # late: it imports torch

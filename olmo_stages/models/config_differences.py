@@ -153,11 +153,18 @@ def _layers(config: Mapping[str, Any], known: Known) -> Iterator[Difference]:
 def _full(types: Any) -> str:  # noqa: ANN401 (as somebody wrote it)
     full = [str(i) for i, kind in enumerate(types) if kind == rope.FULL]
     shown = ", ".join(full) if len(full) <= _MANY else f"{full[0]}, {full[1]}, ..., {full[-1]}"
-    return f"{len(types)} layers with full attention in {shown or 'none'}"
+    return f"full in {shown or 'none'} of {len(types)}"
 
 
 def _rotary(where: str, config: Mapping[str, Any], known: Known) -> Iterator[Difference]:
-    default = {"rope_type": "default", "rope_theta": known.theta}
+    theta = config.get("rope_theta", rope.THETA)
+    known_theta = known.theta
+    if known.family == "olmo3" and not config.get("rope_parameters"):
+        if not _same(theta, known_theta):
+            yield Difference("rope_theta", _told(theta), str(known_theta))
+        # Told once; another one cannot be read further in this way of writing it.
+        config, known_theta = {**config, "rope_theta": rope.THETA}, rope.THETA
+    default = {"rope_type": "default", "rope_theta": known_theta}
     found_context = config.get("max_position_embeddings")
     # Of a context that is none of those it may have, the last is meant.
     context = found_context if found_context in known.contexts else known.contexts[-1]

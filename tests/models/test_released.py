@@ -133,8 +133,11 @@ def yarn(**changes):
 
 
 WRONG = [
-    ({"layer_types": [FULL] * 32}, r"full attention in 0, 1, ..., 31 \(released: .* 3, 7, ..., 31"),
-    ({"layer_types": ([FULL] + [SLIDING] * 3) * 8}, r"layer_types .* in 0, 4, ..., 28 "),
+    (
+        {"layer_types": [FULL] * 32},
+        r"layer_types full in 0, 1, ..., 31 of 32 \(released: full in 3, 7, ..., 31 of",
+    ),
+    ({"layer_types": ([FULL] + [SLIDING] * 3) * 8}, r"layer_types full in 0, 4, ..., 28 of 32"),
     ({"sliding_window": 512}, r"sliding_window 512 \(released: 4096\)"),
     ({"sliding_window": 0}, r"sliding_window 0 \(released: 4096\)"),
     ({"sliding_window": 4097}, r"sliding_window 4097 \(released: 4096\)"),
@@ -157,6 +160,7 @@ WRONG = [
     (yarn(beta_slow=2.0), r"rope_scaling.beta_slow 2.0 \(released: 1.0\)"),
     (yarn(original_max_position_embeddings=4096), r"original_max_position_embeddings 4096 \("),
     ({"rope_scaling": None}, r"rope_scaling.rope_type default \(released: yarn\)"),
+    ({"rope_theta": 10000}, r"rope_theta 10000 \(released: 500000.0\); take"),
     ({"model_type": "llama"}, r"model_type llama \(released: olmo3\)"),
     (
         {"rope_parameters": {k: v | {"rope_theta": 10000.0} for k, v in NESTED.items()}},
