@@ -51,14 +51,17 @@ def test_every_study_builds_and_says_what_it_asks(study):
 
 
 def jobs_of(study, *overrides):
-    """The jobs of a study's own sweep, as -m makes them."""
+    """The jobs of a study's own sweep, as -m makes them; each value of what it sweeps once."""
     words = [f"+experiment={study}", *overrides]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         settings = compose("config", words, return_hydra_config=True).hydra
         params = [f"{key}={value}" for key, value in settings.sweeper.params.items()]
         swept = OverridesParser.create().parse_overrides([*words, *params])
         (jobs,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
-        return [instantiate(compose("config", job), _convert_="all") for job in jobs]
+        assert len(jobs) == len(set(map(tuple, jobs)))
+        seen = set()
+        fresh = [job for job in jobs if not seen.issuperset(job) and not seen.update(job)]
+        return [instantiate(compose("config", job), _convert_="all") for job in fresh]
 
 
 @pytest.mark.parametrize("size", ["tiny", "7b"])
