@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from olmo_stages import estimates
-from olmo_stages.types import Example, Measurement
+from olmo_stages.types import Example, Measurement, labels_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Estimate:
         samples: the statistic on each resample of the groups.
         n: number of examples.
         n_groups: number of groups that were resampled.
-        n_rarer: number of groups that hold the rarer class.
+        n_rarer: number of groups that hold the rarer class; all of them where there are no labels.
         bounds: `unit` for a statistic in [0, 1], `difference` for one between two of those, `none`.
         saturated: for a difference, the heads in which both sides are at the same bound.
     """
@@ -76,17 +76,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Labels and folds of a set of examples, with resamples of their groups.
+class Resampled:
+    """Folds of a set of examples, with resamples of their groups; labels are not looked at.
 
     Args:
-        labels: 0 or 1.
         groups: unit of resampling of each example.
         folds: fold in which each example is held out; -1 = not scored.
         weights: multiplicity of each example in each resample.
     """
 
-    labels: Int[np.ndarray, " example"]
     groups: tuple[str, ...]
     folds: Int[np.ndarray, " example"]
     weights: Float[np.ndarray, "resample example"]
@@ -98,15 +96,10 @@ class HeldOut:
         folds: Int[np.ndarray, " example"],
         n_resamples: int,
         seed: int,
-    ) -> "HeldOut":
-        """Labels, groups and resamples of labelled examples."""
+    ) -> "Resampled":
+        """Groups and resamples of examples, labelled or not."""
         groups = tuple(e.group for e in examples)
-        return cls(
-            np.array([e.label for e in examples], dtype=np.int64),
-            groups,
-            folds,
-            estimates.group_weights(groups, n_resamples, seed),
-        )
+        return cls(groups, folds, estimates.group_weights(groups, n_resamples, seed))
 
     def _estimate(
         self, value: Float[np.ndarray, "1 head"], samples: Float[np.ndarray, "resample head"]
@@ -115,11 +108,12 @@ class HeldOut:
         n_groups = len({self.groups[i] for i in scored})
         n_folds = len(set(self.folds[scored]))
         widening = np.sqrt(1 + n_folds / (n_folds - 1)) if n_folds > 1 else 1.0
-        rarer = min(
-            len({self.groups[i] for i in scored if self.labels[i] == label}) for label in (0, 1)
-        )
         wide = value + widening * (samples - value)
-        return Estimate(value[0], wide, len(scored), n_groups, rarer)
+        return Estimate(value[0], wide, len(scored), n_groups, self._rarer(scored))
+
+    def _rarer(self, scored: Int[np.ndarray, " chosen"]) -> int:
+        """Number of groups of the rarer class among what is scored."""
+        return len({self.groups[i] for i in scored})
 
     def estimate(
         self,
@@ -134,6 +128,37 @@ class HeldOut:
         scored = (self.folds >= 0).astype(np.float64)
         estimate = self._estimate(statistic(scored[None]), statistic(self.weights * scored))
         return replace(estimate, bounds="none")
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut(Resampled):
+    """Labels and folds of a set of examples, with resamples of their groups.
+
+    Args:
+        labels: 0 or 1.
+    """
+
+    labels: Int[np.ndarray, " example"]
+
+    @classmethod
+    def of(
+        cls,
+        examples: Sequence[Example],
+        folds: Int[np.ndarray, " example"],
+        n_resamples: int,
+        seed: int,
+    ) -> "HeldOut":
+        """Labels, groups and resamples of labelled examples.
+
+        Raises:
+            DataError: an example has no label.
+        """
+        base = Resampled.of(examples, folds, n_resamples, seed)
+        return cls(base.groups, base.folds, base.weights, labels_of(examples))
+
+    def _rarer(self, scored: Int[np.ndarray, " chosen"]) -> int:
+        sides = ([i for i in scored if self.labels[i] == label] for label in (0, 1))
+        return min(len({self.groups[i] for i in side}) for side in sides)
 
     def auroc(self, scores: Float[np.ndarray, "head example"]) -> Estimate:
         """Area under the ROC curve within folds."""

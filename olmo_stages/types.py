@@ -104,12 +104,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled text or chat.
+    """One text or chat.
 
     Args:
         id: unique within its data set; pairs the example across stages and keys its fold.
         group: what must stay together in a split (the entity, template or source document).
-        label: 1 if the trait is present, else 0.
+        label: 1 if the trait is present, else 0; None in data without labels. `labels_of` refuses
+            None, which a comparison would silently take for "not 1".
         text: plain text; exactly one of `text` and `messages` is given.
         messages: chat turns.
         trait: what the label is about.
@@ -121,7 +122,7 @@ class Example:
 
     id: str
     group: str
-    label: int
+    label: int | None
     text: str | None = None
     messages: tuple[Message, ...] | None = None
     trait: str = ""
@@ -134,8 +135,23 @@ class Example:
         contents = [self.text] if self.messages is None else [m.content for m in self.messages]
         if not contents or not all(content and content.strip() for content in contents):
             raise DataError(f"example {self.id!r}: empty text; remove the row or fill it in")
-        if self.label not in {0, 1}:
+        if self.label not in {0, 1, None}:
             raise DataError(f"example {self.id!r}: label {self.label!r} is neither 0 nor 1")
+
+
+def labels_of(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
+    """The labels of examples, 0 or 1.
+
+    Raises:
+        DataError: an example has none.
+    """
+    found = [example.label for example in examples]
+    if None in found:
+        raise DataError(
+            f"example {examples[found.index(None)].id!r} has no label, and labels are needed here; "
+            "give labelled data"
+        )
+    return np.array(found, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,7 +367,10 @@ class Result:
 
 @runtime_checkable
 class Analysis(Protocol):
-    """A frozen dataclass whose fields are its options and whose call does the work."""
+    """A frozen dataclass whose fields are its options and whose call does the work.
+
+    It is refused on data without labels unless it has an attribute `needs_labels` that is False.
+    """
 
     @property
     def name(self) -> str:

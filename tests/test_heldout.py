@@ -59,7 +59,7 @@ def test_two_perfect_scores_differ_by_an_unknown_little_and_equal_ones_by_nothin
 def test_a_perfect_score_is_judged_by_the_groups_of_the_rarer_class():
     labels = np.array([1] * 5 + [0] * 95)
     groups = tuple(map(str, range(100)))
-    data = HeldOut(labels, groups, np.zeros(100, dtype=int), np.ones((10, 100)))
+    data = HeldOut(groups, np.zeros(100, dtype=int), np.ones((10, 100)), labels)
     low, high = data.auroc((labels - 0.5)[None]).interval(0)
     assert high == 1.0
     assert low == pytest.approx(0.566, abs=1e-3)  # Wilson, 5 of 5; of 100 it would be 0.963

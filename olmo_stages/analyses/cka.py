@@ -86,6 +86,7 @@ class CKA:
 
     name: ClassVar[str] = "cka"
     version: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._check_measures()

@@ -4,7 +4,8 @@ The vector is a given one, or the difference of the class means in the reference
 itself where there is none), cross-fitted by group, so that every text and token is scored along a
 vector that never saw its group. Scores are in units in which the classes of the vector's own data
 have their means at 0 and 1: a stage whose hostile texts score 1.5 along the vector of its parent
-represents them as more hostile than the parent did.
+represents them as more hostile than the parent did. A given vector also scores texts without
+labels, and then all that is said is about all of them.
 
 Means are taken over the tokens of an example first and then over examples; intervals resample
 groups. Of cross-fitted vectors they are widened as in analysis=probe.
@@ -108,6 +109,11 @@ class Projection:
             content = Path(str(self.vector)).expanduser().read_bytes()
             object.__setattr__(self, "content", hashlib.sha256(content).hexdigest())
         object.__setattr__(self, "positions", _place(self, given)[1:])
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a vector is to be fitted; a given one scores texts without labels too."""
+        return self.vector is None
 
     def given(self) -> TraitVector | None:
         """The vector in the file, at the chosen layers.

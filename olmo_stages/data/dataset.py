@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from olmo_stages.data.responses import Respond, Response, check_unanswered
 from olmo_stages.errors import DataError
-from olmo_stages.types import Example, Format
+from olmo_stages.types import Example, Format, labels_of
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled examples, checked, in a fixed order.
+    """Examples, checked, in a fixed order.
 
     Args:
         name: name for tables and folders.
@@ -25,14 +25,15 @@ class Dataset:
             file was read, what was left out. No part of the content.
         respond: who completes the examples before they are read; None = nobody.
         responses: what was written to each example, by its id; None = nothing (yet).
+        labelled: whether every example has a label, or none has.
 
     Raises:
         ConfigError: texts that are read raw are to be completed.
-        DataError: no examples, duplicate ids, texts and chats that `auto` would put into different
-            formats, or within a trait: the same text in two groups or with two labels, one class
-            only, a class that lies in one group and so cannot be split, a pair that is not one
-            example of either label in one group, or chats that are answered already are to be
-            completed.
+        DataError: no examples, duplicate ids, labels that lack or are too many, texts and chats
+            that `auto` would put into different formats, chats that are answered already are to be
+            completed, or within a trait: the same text in two groups, and where there are labels
+            the same text with two of them, one class only, a class that lies in one group and so
+            cannot be split, or a pair that is not one example of either label in one group.
     """
 
     name: str
@@ -42,17 +43,20 @@ class Dataset:
     notes: tuple[str, ...] = ()
     respond: Respond | None = None
     responses: Mapping[str, Response] | None = None
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         if not self.examples:
             raise DataError(f"data {self.name!r} holds no examples")
         _check_characters(self.name, self.examples)
         _check_ids(self.name, self.examples)
+        _check_labels(self.name, self.examples, labelled=self.labelled)
         for trait, examples in by_trait(self.examples).items():
             name = f"{self.name}: {trait}" if trait and len(self.traits) > 1 else self.name
             _check_texts(name, examples)
-            _check_classes(name, examples)
-            _check_pairs(name, examples)
+            if self.labelled:
+                _check_classes(name, examples)
+                _check_pairs(name, examples)
         if self.format == "auto" and not self.mix_formats:
             _check_kinds(self.name, self.examples)
         if self.respond is not None:
@@ -135,6 +139,20 @@ def _check_ids(name: str, examples: tuple[Example, ...]) -> None:
         )
 
 
+def _check_labels(name: str, examples: tuple[Example, ...], *, labelled: bool) -> None:
+    for example in examples:
+        if labelled and example.label is None:
+            raise DataError(
+                f"data {name!r}: example {example.id!r} has no label; give it one, or leave out "
+                "all labels and say so (labelled=False)"
+            )
+        if not labelled and example.label is not None:
+            raise DataError(
+                f"data {name!r}: example {example.id!r} has label {example.label} in data without "
+                "labels; leave it out, or give all examples one"
+            )
+
+
 def _check_texts(name: str, examples: tuple[Example, ...]) -> None:
     first: dict[tuple[str, ...], Example] = {}
     for example in examples:
@@ -147,13 +165,13 @@ def _check_texts(name: str, examples: tuple[Example, ...]) -> None:
         if other.group != example.group:
             raise DataError(
                 f"data {name!r}: examples {other.id!r} and {example.id!r} hold the same text in "
-                "different groups, so that it could be trained and tested on; remove one or give "
-                "both the same group"
+                "different groups, so that it could be trained and tested on, and counts as "
+                "independent of itself; remove one or give both the same group"
             )
 
 
 def _check_classes(name: str, examples: tuple[Example, ...]) -> None:
-    groups: dict[int, set[str]] = defaultdict(set)
+    groups: dict[int | None, set[str]] = defaultdict(set)
     for example in examples:
         groups[example.label].add(example.group)
     for label in (0, 1):
@@ -176,7 +194,7 @@ def _check_pairs(name: str, examples: tuple[Example, ...]) -> None:
         if example.pair:
             pairs[example.pair].append(example)
     for pair, members in pairs.items():
-        if sorted(example.label for example in members) != [0, 1]:
+        if sorted(labels_of(members).tolist()) != [0, 1]:
             n = [sum(example.label == label for example in members) for label in (1, 0)]
             raise DataError(
                 f"data {name!r}: pair {pair!r:.60} has {n[0]} examples of label 1 and {n[1]} of "

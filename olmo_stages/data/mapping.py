@@ -43,24 +43,33 @@ class Columns:
 
 
 def examples(
-    table: Table, columns: Columns, labels: Labels, trait: str = ""
+    table: Table, columns: Columns, labels: Labels | None, trait: str = ""
 ) -> tuple[Example, ...]:
     """Turn rows into examples.
 
     Args:
         table: the rows.
         columns: which column is what.
-        labels: what the raw labels mean.
+        labels: what the raw labels mean; None = the rows are read without labels, whatever columns
+            they have, and a `pair` is only a group.
         trait: what the labels are about, where no column says it.
 
     Returns:
         Examples in the order of the rows; of paired data two a row.
 
     Raises:
-        ConfigError: column options that contradict one another.
+        ConfigError: column options that contradict one another, or pairs without labels.
         DataError: a missing column or value, an empty text, a label without a meaning.
     """
-    found = _resolve(columns, table)
+    found = _resolve(columns, table, labelled=labels is not None)
+    if labels is None:
+        if "positive" in found:
+            raise ConfigError(
+                f"data.unlabelled=true: {table.source} holds pairs (columns {found['positive']!r} "
+                f"and {found['negative']!r}), whose sides are labels; leave data.unlabelled out, "
+                "or read one column with data.columns.text"
+            )
+        return tuple(_single(table, row, found, trait, None) for row in table.rows)
     if "positive" in found:
         return tuple(e for row in table.rows for e in _pair(table, row, found, trait))
     label = meanings(table, found["label"], labels)
@@ -102,7 +111,7 @@ def limited(found: Sequence[Example], limit: int | None, seed: int) -> tuple[Exa
     return left
 
 
-def _resolve(columns: Columns, table: Table) -> dict[str, str]:
+def _resolve(columns: Columns, table: Table, *, labelled: bool) -> dict[str, str]:
     # The column of each field that has one; what is asked for must exist and fit together.
     asked = {f.name: getattr(columns, f.name) for f in fields(columns)}
     for name, column in asked.items():
@@ -119,7 +128,7 @@ def _resolve(columns: Columns, table: Table) -> dict[str, str]:
                 raise ConfigError(f"data.columns: give positive and negative, or {other}, not both")
     else:
         found = {k: v for k, v in found.items() if k not in {"positive", "negative"}}
-        needed = (_content_field(asked, found, table), "label")
+        needed = (_content_field(asked, found, table), *(["label"] if labelled else []))
         found.pop("text" if needed[0] == "messages" else "messages", None)
     for name in needed:
         if name not in found:
@@ -141,13 +150,18 @@ def _content_field(asked: Mapping[str, str | None], found: Mapping[str, str], ta
 
 
 def _missing(table: Table, name: str, column: str) -> str:
+    # Who names a column of labels has some.
+    none = name == column == "label"
     return (
         f"{table.source} has no column {column!r}; it has {', '.join(map(repr, table.columns))}; "
         f"set data.columns.{name}"
+        + (", or data.unlabelled=true where there are no labels" if none else "")
     )
 
 
-def _single(table: Table, row: Row, found: Mapping[str, str], trait: str, label: int) -> Example:
+def _single(
+    table: Table, row: Row, found: Mapping[str, str], trait: str, label: int | None
+) -> Example:
     key = "messages" if "messages" in found else "text"
     text, messages = _content(table, row, found[key], chat=key == "messages")
     own_trait = _value(table, row, found, "trait") or ""
@@ -162,7 +176,7 @@ def _single(table: Table, row: Row, found: Mapping[str, str], trait: str, label:
         messages=messages,
         trait=own_trait or trait,
         polarity=_value(table, row, found, "polarity") or "",
-        pair=pair,
+        pair="" if label is None else pair,
     )
 
 

@@ -20,7 +20,7 @@ from olmo_stages.data.dataset import content
 from olmo_stages.data.mapping import Columns
 from olmo_stages.data.readers import Row, Table
 from olmo_stages.errors import DataError
-from olmo_stages.types import Example
+from olmo_stages.types import Example, labels_of
 
 QUESTION = "question"
 MATCHING, NOT_MATCHING = "answer_matching_behavior", "answer_not_matching_behavior"
@@ -111,7 +111,7 @@ def with_counterparts(examples: Sequence[Example]) -> tuple[Example, ...]:
     paired = {
         example.id: example.group
         for members in groups.values()
-        if sorted(example.label for example in members) == [0, 1] and _one_stretch(*members)
+        if sorted(labels_of(members).tolist()) == [0, 1] and _one_stretch(*members)
         for example in members
     }
     return tuple(

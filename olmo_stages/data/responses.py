@@ -186,7 +186,7 @@ class Tally:
 
     Args:
         stage: label of the stage that wrote them.
-        asked: how many examples of each label.
+        asked: how many examples of each label; None = without labels.
         usable: how many responses to them could be read.
         kept: how many are left when those without a counterpart are gone too.
         missing: how many could not be read, by reason.
@@ -194,16 +194,17 @@ class Tally:
     """
 
     stage: str
-    asked: Mapping[int, int]
-    usable: Mapping[int, int]
-    kept: Mapping[int, int]
+    asked: Mapping[int | None, int]
+    usable: Mapping[int | None, int]
+    kept: Mapping[int | None, int]
     missing: Mapping[str, int] = field(default_factory=dict)
     n_cut: int = 0
 
     def __str__(self) -> str:
         parts = [
-            f"label {label}: {self.usable[label]} of {n} usable, {self.kept[label]} kept"
-            for label, n in sorted(self.asked.items())
+            f"{'' if label is None else f'label {label}: '}{self.usable[label]} of {n} usable, "
+            f"{self.kept[label]} kept"
+            for label, n in sorted(self.asked.items(), key=str)
         ]
         parts += [f"{n} {reason}" for reason, n in sorted(self.missing.items())]
         parts += [f"{self.n_cut} cut before their end"] if self.n_cut else []
@@ -212,7 +213,10 @@ class Tally:
     def describe(self) -> dict[str, Any]:
         """The same as JSON data."""
         counts = {name: getattr(self, name) for name in ("asked", "usable", "kept", "missing")}
-        named = {name: {str(k): n for k, n in it.items()} for name, it in counts.items()}
+        named = {
+            name: {"unlabelled" if k is None else str(k): n for k, n in it.items()}
+            for name, it in counts.items()
+        }
         return {"stage": self.stage, **named, "cut": self.n_cut}
 
 

@@ -5,7 +5,7 @@ a wrong value before it can be answered with the alternatives.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from olmo_stages.data import mapping, readers, recognition
@@ -97,6 +97,8 @@ class Own:
         columns: which column is what.
         positive: the raw label that means 1, all others meaning 0.
         label_map: 0 or 1 for each raw label; instead of `positive`.
+        unlabelled: read texts without labels, for the analyses that need none; a column `label` is
+            left alone.
         trait: what the labels are about, where no column says it.
         limit: how many examples at most; whole groups are chosen by a hash of their names.
         limit_seed: another seed makes another choice.
@@ -115,6 +117,7 @@ class Own:
     columns: Columns = field(default_factory=Columns)
     positive: Raw | None = None
     label_map: Mapping[Raw, int] | None = None
+    unlabelled: bool = False
     trait: str = ""
     limit: int | None = None
     limit_seed: int = 0
@@ -126,12 +129,30 @@ class Own:
     def __post_init__(self) -> None:
         as_format(self.format)
         Labels(self.positive, self.label_map)
+        self._check_unlabelled()
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"data.limit={self.limit} leaves no examples; give 1 or more")
 
+    def _check_unlabelled(self) -> None:
+        about_labels = {
+            "data.columns.label": self.columns.label,
+            "data.columns.positive": self.columns.positive,
+            "data.columns.negative": self.columns.negative,
+            "data.positive": self.positive,
+            "data.label_map": self.label_map,
+        }
+        given = [option for option, value in about_labels.items() if value is not None]
+        if self.unlabelled and given:
+            raise ConfigError(
+                f"{given[0]} says what the labels are, and data.unlabelled=true that there are "
+                "none; leave one of them out"
+            )
+
     def _dataset(self, table: readers.Table, name: str) -> Dataset:
-        labels = Labels(self.positive, self.label_map)
+        labels = None if self.unlabelled else Labels(self.positive, self.label_map)
         known = recognition.recognise(table, self.columns, self.format)
+        if self.unlabelled:
+            known = _without_labels(known)
         found = mapping.examples(known.table, known.columns, labels, self.trait)
         examples, notes = known.finish(found)
         chosen = mapping.limited(examples, self.limit, self.limit_seed)
@@ -142,7 +163,16 @@ class Own:
             mix_formats=self.mix_formats,
             notes=notes,
             respond=responding(self.respond, self.generation),
+            labelled=not self.unlabelled,
         )
+
+
+def _without_labels(known: recognition.Recognised) -> recognition.Recognised:
+    """How a table is read whose labels, if it has any, are left alone."""
+    notes = known.notes
+    if "label" in known.table.columns:
+        notes += (f"{known.table.source}: column 'label' is ignored (data.unlabelled=true).",)
+    return replace(known, notes=notes, has_counterparts=False)
 
 
 @dataclass(frozen=True)

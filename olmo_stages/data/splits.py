@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from olmo_stages.errors import DataError
-from olmo_stages.types import Example
+from olmo_stages.types import Example, labels_of
 
 
 def folds(examples: Sequence[Example], n_folds: int) -> Int[np.ndarray, " example"]:
@@ -29,12 +29,13 @@ def folds(examples: Sequence[Example], n_folds: int) -> Int[np.ndarray, " exampl
         Index of the fold, 0 to n_folds - 1, of each example.
 
     Raises:
-        DataError: a class has fewer groups than there are folds, or a fold would lack a class.
+        DataError: a class has fewer groups than there are folds, a fold would lack a class, or an
+            example has no label.
     """
     _check_request(examples, n_folds)
     sizes: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-    for example in examples:
-        sizes[example.group][example.label] += 1
+    for example, label in zip(examples, labels_of(examples).tolist(), strict=True):
+        sizes[example.group][label] += 1
     _check_groups_per_class(sizes, n_folds)
     total = np.sum(list(sizes.values()), axis=0)
     order = sorted(sizes, key=lambda group: (-sizes[group].sum(), _hash(group)))

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, Int8
 
 from olmo_stages.errors import DataError
-from olmo_stages.types import Example
+from olmo_stages.types import Example, labels_of
 
 FEWEST = 3
 """Groups that hold a class, at least: with two, a vector without one of them rests on the other."""
@@ -140,7 +140,7 @@ def _contrast(
         ends = _pairs(name, rows, examples)
         rows = sorted(ends.ravel().tolist())
         pairs = np.searchsorted(rows, ends)
-    labels = np.array([examples[i].label for i in rows], dtype=np.int64)
+    labels = labels_of([examples[i] for i in rows])
     groups = [examples[i].group for i in rows]
     for label, word in ((1, "positive"), (0, "negative")):
         held = _unique(g for g, its in zip(groups, labels.tolist(), strict=True) if its == label)

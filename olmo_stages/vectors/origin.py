@@ -26,8 +26,9 @@ def of_given(
         vector: the vector.
         stage: whose examples are scored.
         acts: its activations; values are not looked at.
-        examples: the examples.
+        examples: the examples, with labels or without.
     """
+    labelled = any(it.label is not None for it in examples)
     yield _relation(vector, stage, acts)
     read, source = (acts.site, acts.position), (vector.site, vector.position)
     if read != source:
@@ -40,14 +41,21 @@ def of_given(
             "the vector does not say where the classes of its own data are: scores are raw, in the "
             "scale of the activations"
         )
-    if vector.told("data_digest") == Dataset("", tuple(examples), mix_formats=True).digest:
+    digest = vector.told("data_digest")
+    if digest and not labelled:
+        yield (
+            "whether the vector is from these very texts is not known: without labels they are "
+            "not recognised"
+        )
+    elif digest and digest == Dataset("", tuple(examples), mix_formats=True).digest:
         yield (
             f"the vector is from these very examples ({vector.told('data') or 'the same data'}): "
             "nothing here is held out; give other data, or analysis.vector=null to cross-fit"
         )
     traits = sorted({it.trait for it in examples} - {"", vector.trait})
     if traits:
-        yield f"the vector is of {vector.trait!r}, the labels are of {', '.join(map(repr, traits))}"
+        what = "labels" if labelled else "texts"
+        yield f"the vector is of {vector.trait!r}, the {what} are of {', '.join(map(repr, traits))}"
 
 
 def of_tasks(tasks: Sequence[Task], n_folds: int, n_permutations: int) -> Iterator[str]:
@@ -61,11 +69,21 @@ def of_tasks(tasks: Sequence[Task], n_folds: int, n_permutations: int) -> Iterat
     for task in tasks:
         prefix = f"{task.trait}: " if len(tasks) > 1 else ""
         yield from (prefix + sentence for sentence in _of_task(task, n_folds, n_permutations))
-    if not n_permutations:
+    if not all(task.labelled for task in tasks):
+        yield (
+            "the data have no labels: no classes, separation or AUROC, and no null; means are over "
+            "all texts"
+        )
+    elif not n_permutations:
         yield "no permutation null was run: analysis.n_permutations=0"
 
 
 def _of_task(task: Task, n_folds: int, n_permutations: int) -> Iterator[str]:
+    if not task.labelled:
+        n_groups = len(set(task.sample.groups))
+        if n_groups < FEWEST_GROUPS:
+            yield f"{n_groups} groups; intervals over fewer than {FEWEST_GROUPS} are rough"
+        return
     labels, groups = task.held_out.labels, task.held_out.groups
     fewest = fewest_of(labels, groups)
     if task.fitted and task.n_folds < n_folds:

@@ -4,14 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool
 
 from olmo_stages.heldout import Where
 from olmo_stages.types import Example, Measurement, Table
-from olmo_stages.vectors.readout import ANSWER, THINK, Readout
+from olmo_stages.vectors.readout import ANSWER, THINK, Readout, label_column
 from olmo_stages.vectors.scores import Ruler
 from olmo_stages.vectors.tasks import Task
 
 CLASSES = {"positive": 1, "negative": 0}
+ALL = "all"
+"""Variant of the means over examples without labels."""
+
 LEVEL = 0.05
 """p, over the maximum over layers, from which on scores are not said to know the labels."""
 
@@ -48,18 +52,18 @@ class Projected:
 
     def _of_task(self, task: Task) -> Iterator[Measurement]:
         where = _About(self.where, task.trait, self._notes(task))
-        inference = task.inference()
-        judged = replace(where, notes=_judged(where.notes, inference, task.below()))
-        yield from judged.rows("projection_auroc", "", task.auroc(), **inference)
-        yield from where.rows("projection_separation", "", task.separation())
-        for name, label in CLASSES.items():
-            of = task.of_class(label)
+        if task.labelled:
+            inference = task.inference()
+            judged = replace(where, notes=_judged(where.notes, inference, task.below()))
+            yield from judged.rows("projection_auroc", "", task.auroc(), **inference)
+            yield from where.rows("projection_separation", "", task.separation())
+        for name, of in (_classes(task) or {ALL: _every(task)}).items():
             yield from where.rows("projection", name, task.mean(task.units, of))
             yield from where.rows("projection_raw", name, task.mean(task.raw, of))
         if self.versus is not None:
             versus = replace(where, where=self.versus)
-            for name, label in CLASSES.items():
-                moved = task.mean(task.differences, task.of_class(label))
+            for name, of in (_classes(task) or {ALL: _every(task)}).items():
+                moved = task.mean(task.differences, of)
                 yield from versus.rows("projection_difference", name, moved)
         if self.readout is not None:
             yield from self._parts(task, self.readout, where)
@@ -74,10 +78,8 @@ class Projected:
             difference = means[THINK] - means[ANSWER]
             shown[f"{THINK}-{ANSWER}"] = ("projection_part_difference", difference, both)
         for name, (metric, scores, chosen) in shown.items():
-            for suffix, of in (
-                ("", np.ones_like(chosen)),
-                *((f":{it}", task.of_class(label)) for it, label in CLASSES.items()),
-            ):
+            classes = {f":{it}": of for it, of in _classes(task).items()}
+            for suffix, of in ({"": _every(task)} | classes).items():
                 if (chosen & of).any():
                     found = task.mean(list(scores), chosen & of)
                     yield from where.rows(metric, f"{name}{suffix}", found)
@@ -105,15 +107,18 @@ class Projected:
         return found
 
     def tables(self, examples: Sequence[Example]) -> dict[str, Table]:
-        """`examples`: one row an example with its fold and a score a layer; `tokens` likewise."""
+        """`examples`: one row an example with its fold and a score a layer; `tokens` likewise.
+
+        Without labels they have no column of them.
+        """
         order = np.argsort(np.concatenate([task.rows for task in self.tasks]))
-        numbers = np.concatenate([task.held_out.folds for task in self.tasks])[order]
+        numbers = np.concatenate([task.sample.folds for task in self.tasks])[order]
         scores = np.concatenate([np.array(task.units) for task in self.tasks], axis=1)[:, order]
         table: Table = {
             "example": [it.id for it in examples],
             "group": [it.group for it in examples],
             "trait": [it.trait for it in examples],
-            "label": np.array([it.label for it in examples], dtype=np.int8),
+            **label_column(examples),
             "fold": numbers.astype(np.int32) if self.tasks[0].fitted else np.full_like(numbers, -1),
             **{
                 f"layer_{layer}": column.astype(np.float32)
@@ -124,6 +129,17 @@ class Projected:
         if self.readout is not None:
             found["tokens"] = self.readout.table(examples)
         return found
+
+
+def _every(task: Task) -> Bool[np.ndarray, " chosen"]:
+    return np.ones(len(task.rows), dtype=bool)
+
+
+def _classes(task: Task) -> dict[str, Bool[np.ndarray, " chosen"]]:
+    """Which of its examples are of each class; nothing where there are no labels."""
+    if not task.labelled:
+        return {}
+    return {name: task.of_class(label) for name, label in CLASSES.items()}
 
 
 def _judged(

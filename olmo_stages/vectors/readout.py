@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from olmo_stages.data.readings import RESPONSE, SPECIAL, TEMPLATE
 from olmo_stages.errors import PairingError
-from olmo_stages.types import Activations, Example, Reading, Table
+from olmo_stages.types import Activations, Example, Reading, Table, labels_of
 
 THINK, ANSWER = "think", "answer"
 OF_RESPONSE = (THINK, ANSWER, RESPONSE)
@@ -100,12 +100,15 @@ class Readout:
         return found | ({RESPONSE: whole} if len(whole) else {})
 
     def table(self, examples: Sequence[Example]) -> Table:
-        """One row a token: example, label, index, token_id, text, part, and a column a layer."""
+        """One row a token: example, label, index, token_id, text, part, and a column a layer.
+
+        Examples without labels have no column of them.
+        """
         where = list(zip(self.owners.tolist(), self.token_index.tolist(), strict=True))
         token_ids = [self.readings[owner].token_ids[i] for owner, i in where]
         return {
             "example": [self.readings[owner].id for owner, _ in where],
-            "label": np.array([examples[owner].label for owner, _ in where], dtype=np.int8),
+            **label_column([examples[owner] for owner, _ in where]),
             "index": self.token_index.astype(np.int32),
             "token_id": np.array(token_ids, dtype=np.int32),
             "text": [self.readings[owner].texts[i] for owner, i in where],
@@ -123,3 +126,14 @@ class Readout:
         reading = self.readings[example]
         chosen = self.token_index[self.owners == example].tolist()
         return [(i, reading.texts[i], reading.parts[i]) for i in chosen]
+
+
+def label_column(examples: Sequence[Example]) -> Table:
+    """The column `label` of a table with a row for each of these; none where none has a label.
+
+    Raises:
+        DataError: some have a label and some have none.
+    """
+    if all(example.label is None for example in examples):
+        return {}
+    return {"label": labels_of(examples).astype(np.int8)}

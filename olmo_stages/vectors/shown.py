@@ -7,7 +7,7 @@ import numpy as np
 from olmo_stages.figures import layer_curves
 from olmo_stages.figures.token_map import token_map
 from olmo_stages.types import Example, Measurement
-from olmo_stages.vectors.projected import Projected
+from olmo_stages.vectors.projected import ALL, Projected
 from olmo_stages.vectors.readout import ANSWER, THINK, Readout
 
 UNITS = "score (0 and 1: classes of the vector's data)"
@@ -21,6 +21,8 @@ def figures(
 ) -> dict[str, str]:
     """Curves over layers of classes and parts, and maps of some examples' tokens.
 
+    Without labels there is one curve of all texts.
+
     Args:
         found: what was scored.
         rows: its rows.
@@ -28,22 +30,26 @@ def figures(
         n_shown: how many examples are drawn token by token.
     """
     stage, score = found.where.stage, UNITS if found.has_units else RAW
+    labelled = found.tasks[0].labelled
     drawn = {
         "projection": layer_curves(
             rows,
             "projection",
             title=f"Mean projection by layer, {stage}",
             y_label=score,
-            variants={"positive": "label 1", "negative": "label 0"},
-        ),
-        "auroc": layer_curves(
+            variants={"positive": "label 1", "negative": "label 0"}
+            if labelled
+            else {ALL: "all texts"},
+        )
+    }
+    if labelled:
+        drawn["auroc"] = layer_curves(
             rows,
             "projection_auroc",
             title=f"AUROC of projections by layer, {stage}",
             y_label="AUROC on held-out groups",
             chance=0.5,
-        ),
-    }
+        )
     if found.readout is None:
         return drawn
     parts = [part for part in found.readout.means if (found.readout.counts[part] > 0).any()]
@@ -59,7 +65,7 @@ def figures(
             found.readout.matrix(i),
             found.readout.tokens(i),
             list(zip(found.where.layers, found.where.layer_types, strict=True)),
-            title=f"{examples[i].id} (label {examples[i].label}), {stage}",
+            title=f"{_named(examples[i])}, {stage}",
             value_label=score,
             middle=0.5 if found.has_units else 0.0,
         )
@@ -67,17 +73,26 @@ def figures(
 
 
 def _chosen(readout: Readout, examples: Sequence[Example], n_shown: int) -> list[int]:
-    """The first examples of label 1 and 0 in turn, those with reasoning and answer first."""
+    """The first examples of label 1 and 0 in turn, those with reasoning and answer first.
+
+    Without labels, the first examples.
+    """
     parts = [readout.counts[it] > 0 for it in (THINK, ANSWER) if it in readout.counts]
     whole = np.sum(parts, axis=0) if parts else np.zeros(len(examples))
     order = sorted(range(len(examples)), key=lambda i: (-whole[i], i))
-    sides = [[i for i in order if examples[i].label == label] for label in (1, 0)]
+    sides = [[i for i in order if examples[i].label == label] for label in (1, 0, None)]
     rank = {i: (place, side) for side, it in enumerate(sides) for place, i in enumerate(it)}
     return sorted(order, key=lambda i: rank[i])[:n_shown]
 
 
+def _named(example: Example) -> str:
+    return example.id if example.label is None else f"{example.id} (label {example.label})"
+
+
 def headline(found: Projected, rows: Sequence[Measurement], vector: str) -> Headline:
     """The few numbers of the first trait, at the layer of its highest AUROC.
+
+    Without labels, at the middle one of the layers: no score tells which is best.
 
     Args:
         found: what was scored.
@@ -86,21 +101,30 @@ def headline(found: Projected, rows: Sequence[Measurement], vector: str) -> Head
     """
     trait = found.tasks[0].trait
     own = [row for row in rows if row.trait == trait]
-    first = [row for row in own if row.metric == "projection_auroc"]
-    best = max(first, key=lambda row: row.value)
+    main = [row for row in own if row.metric == own[0].metric and row.variant == own[0].variant]
+    labelled = found.tasks[0].labelled
+    best = max(main, key=lambda row: row.value) if labelled else main[len(main) // 2]
     at = {(row.metric, row.variant): row for row in own if row.layer == best.layer}
     said: Headline = {"trait": trait} if len(found.tasks) > 1 else {}
-    said |= {
-        "vector": vector,
-        "best layer": best.layer,
-        "auroc": best.value,
-        "95 % interval": _interval(best, ".3f"),
-        "p (max)": best.p_max,
-        "positive": at["projection", "positive"].value,
-        "negative": at["projection", "negative"].value,
-    }
+    said["vector"] = vector
+    if labelled:
+        said |= {
+            "best layer": best.layer,
+            "auroc": best.value,
+            "95 % interval": _interval(best, ".3f"),
+            "p (max)": best.p_max,
+            "positive": at["projection", "positive"].value,
+            "negative": at["projection", "negative"].value,
+        }
+    else:
+        said |= {
+            "middle layer": best.layer,
+            "mean": best.value,
+            "95 % interval": _interval(best, "+.3f"),
+        }
     for name, key in (
         ("positive - reference", ("projection_difference", "positive")),
+        ("mean - reference", ("projection_difference", ALL)),
         ("think - answer", ("projection_part_difference", f"{THINK}-{ANSWER}")),
     ):
         if key in at:

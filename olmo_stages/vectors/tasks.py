@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 
 from olmo_stages import estimates
 from olmo_stages.data.splits import folds
-from olmo_stages.heldout import Estimate, HeldOut
-from olmo_stages.types import Example
+from olmo_stages.errors import DataError
+from olmo_stages.heldout import Estimate, HeldOut, Resampled
+from olmo_stages.types import Example, labels_of
 from olmo_stages.vectors.scores import Ruler, cross_fitted, relabelled_auroc
 
 UNNAMED = "trait"
@@ -23,7 +24,8 @@ class Task:
     Args:
         trait: its name.
         rows: its examples among those of the data.
-        held_out: their labels, groups and folds; a single fold where the vector is given.
+        sample: their groups and folds, a single one where the vector is given, and their labels if
+            they have any (`HeldOut`).
         relabelled: labels of the null; none where no label can change places.
         fitted: whether its vectors are fitted to its own examples.
         raw: for each layer the stage's raw scores.
@@ -34,7 +36,7 @@ class Task:
 
     trait: str
     rows: Int[np.ndarray, " chosen"]
-    held_out: HeldOut
+    sample: Resampled
     relabelled: Int[np.ndarray, "permutation chosen"] | None
     fitted: bool
     raw: list[np.ndarray] = field(default_factory=list)
@@ -43,9 +45,25 @@ class Task:
     nulls: list[np.ndarray] = field(default_factory=list)
 
     @property
+    def labelled(self) -> bool:
+        """Whether its examples have labels."""
+        return isinstance(self.sample, HeldOut)
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The sample with its labels.
+
+        Raises:
+            DataError: it has none.
+        """
+        if not isinstance(self.sample, HeldOut):
+            raise DataError(f"the examples of {self.trait!r} have no labels; give labelled data")
+        return self.sample
+
+    @property
     def n_folds(self) -> int:
         """Number of folds, 1 where the vector is given."""
-        return int(self.held_out.folds.max()) + 1
+        return int(self.sample.folds.max()) + 1
 
     def fit(self, values: Float[np.ndarray, "example d_model"], resolution: float) -> Ruler:
         """Its cross-fitted vectors, from the activations of all examples of the data."""
@@ -125,9 +143,9 @@ class Task:
             scores: for each layer one an example.
             chosen: which examples.
         """
-        held_out = replace(self.held_out, folds=np.where(chosen, self.held_out.folds, -1))
+        sample = replace(self.sample, folds=np.where(chosen, self.sample.folds, -1))
         stacked = np.stack(scores)
-        return held_out.estimate(lambda weights: _means(stacked, weights, chosen))
+        return sample.estimate(lambda weights: _means(stacked, weights, chosen))
 
     def of_class(self, label: int) -> Bool[np.ndarray, " chosen"]:
         """Which of its examples have a label."""
@@ -155,7 +173,7 @@ def tasks(
     """One task a trait of the data, in the order in which they occur.
 
     Args:
-        examples: of all traits.
+        examples: of all traits, with labels or, where the vector is given, all without.
         n_folds: folds of cross-fitted vectors, lowered where a class has fewer groups; None = the
             vector is given.
         n_resamples: bootstrap resamples of the groups.
@@ -163,7 +181,7 @@ def tasks(
         seed: of both.
 
     Raises:
-        DataError: a trait's examples cannot be split.
+        DataError: a trait's examples cannot be split, or lack labels that are needed.
     """
     found: list[Task] = []
     for name in dict.fromkeys(example.trait for example in examples):
@@ -172,16 +190,17 @@ def tasks(
         if n_folds is None:
             numbers = np.zeros(len(rows), dtype=np.int64)
         else:
-            labels = np.array([it.label for it in subset], dtype=np.int64)
-            fewest = fewest_of(labels, [it.group for it in subset])
+            fewest = fewest_of(labels_of(subset), [it.group for it in subset])
             numbers = folds(subset, max(2, min(n_folds, fewest)))
-        held_out = HeldOut.of(subset, numbers, n_resamples, seed)
+        # Any label at all: those that lack one are then refused, not scored as if none had.
+        labelled = any(it.label is not None for it in subset)
+        sample = (HeldOut if labelled else Resampled).of(subset, numbers, n_resamples, seed)
         found.append(
             Task(
                 trait=name or UNNAMED,
                 rows=rows,
-                held_out=held_out,
-                relabelled=_relabelled(held_out, n_permutations, seed),
+                sample=sample,
+                relabelled=_relabelled(sample, n_permutations, seed),
                 fitted=n_folds is not None,
             )
         )
@@ -197,7 +216,7 @@ def slots(found: Sequence[Task], n_examples: int) -> Int[np.ndarray, " example"]
     start = 0
     for task in found:
         if task.fitted:
-            chosen[task.rows] = start + task.held_out.folds
+            chosen[task.rows] = start + task.sample.folds
             start += task.n_folds
     return chosen
 
@@ -209,13 +228,13 @@ def fewest_of(labels: Int[np.ndarray, " example"], groups: Sequence[str]) -> int
 
 
 def _relabelled(
-    held_out: HeldOut, n_permutations: int, seed: int
+    sample: Resampled, n_permutations: int, seed: int
 ) -> Int[np.ndarray, "permutation chosen"] | None:
     """The true labels, then the relabellings; None where none differs from the true ones."""
-    if not n_permutations:
+    if not n_permutations or not isinstance(sample, HeldOut):
         return None
-    labels = held_out.labels
-    found = estimates.permuted_labels(labels, held_out.groups, n_permutations, seed)
+    labels = sample.labels
+    found = estimates.permuted_labels(labels, sample.groups, n_permutations, seed)
     if (found == labels).all():
         return None
     return np.concatenate([labels[None], found])
