@@ -3,14 +3,19 @@
 A mean difference is a sum over groups, v = sum_g (a_g - b_g), where a_g and b_g are the sums of the
 group's positive and negative examples over the number of all positive and negative examples. The
 inner product of the vectors of two stages is a sum over pairs of groups. A group with itself shares
-its sampling noise, within a stage and, since both read the same examples, between stages; pairs of
-different groups share the signal only. Their mean estimates the inner product of the true vectors
-without bias, class by class, so that groups of one class and groups of both are served alike:
+its sampling noise, within a stage and, since both read the same examples, between stages;
+differences of examples of different groups share the signal only. The mean over all of those,
 
-    signal = <a, a'> - <a, b'> - <b, a'> + <b, b'>,  each over pairs of different groups, divided by
-    the share of weight that such pairs have.
+    signal = mean of <x_i - x_j, y_k - y_l>, i and k positive, j and l negative, where neither the
+    group of i nor that of j is the group of k or of l,
 
-All of it is a few numbers a group, from which the values without any one group follow exactly.
+estimates the inner product of the true vectors without bias, and takes no note of where the origin
+is: a mean of all examples that is subtracted holds a share of every group's noise, a large one of a
+large group's.
+
+The share of the quadruples that a pair of examples is in is a polynomial in what their two groups
+hold of the examples of both labels. So all of it is a few numbers a group (`FEATURES`), from which
+the values without any one group follow exactly.
 
 Source:
     Hoeffding 1948 (U-statistics); the same idea as cross-validated distances, Walther et al. 2016.
@@ -25,6 +30,13 @@ from olmo_stages.vectors.contrast import Contrast
 
 COLUMNS = 512
 """Columns of float64 copies that are alive at a time."""
+
+POWERS = ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1))
+"""Powers of the share that a group holds of the other label, and of its own, by which its sums are
+multiplied to give the features of a label."""
+
+FEATURES = tuple((label, power) for label in (0, 1) for power in POWERS)
+"""Label, and powers of the shares of the other label and of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +73,28 @@ class Cells:
         share[group, label] = size / np.bincount(contrast.labels, minlength=2)[label]
         return cls(order, starts, label, group, size, np.stack([first, first + 1], axis=1), share)
 
+    def features(self) -> Float64[np.ndarray, "cell feature"]:
+        """By what the sum of a cell is multiplied in each feature."""
+        mine = self.share[self.group, self.label]
+        its = self.share[self.group, 1 - self.label]
+        return np.stack(
+            [(self.label == label) * its**other * mine**own for label, (other, own) in FEATURES],
+            axis=1,
+        )
+
+    def basis(self) -> tuple[Float64[np.ndarray, "cell part"], Float64[np.ndarray, "feature part"]]:
+        """Factors of as few sums as tell the features, and how these are made of them.
+
+        Where all groups of a label hold the same shares, its features are multiples of one sum.
+        """
+        every = self.features()
+        constant = every.max(axis=0)
+        plain = np.stack([self.label == label for label in (0, 1)], axis=1).astype(np.float64)
+        mixture = constant[:, None] * [[label == 0, label == 1] for label, _ in FEATURES]
+        if np.allclose(plain @ mixture.T, every, rtol=1e-9, atol=0):
+            return plain, mixture
+        return every, np.eye(len(FEATURES))
+
     def sums(self, x: Float32[np.ndarray, "row d_model"]) -> Float32[np.ndarray, "cell d_model"]:
         """Sum of each cell over the number of examples of its label."""
         sums = x[self.order]
@@ -72,18 +106,18 @@ class Cells:
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Inner products of the class means of two stages, all groups first, then without each one.
+    """Inner products of the features of two stages, all groups first, then without each one.
 
     They add over columns.
 
     Args:
-        sums: between the means of label l of the one and of label m of the other, over the number
-            of all examples.
+        sums: between a feature of the one and a feature of the other, summed over groups, shares
+            being those of all examples.
         selves: the part of it that groups have with themselves.
     """
 
-    sums: Float64[np.ndarray, "left_out 2 2"]
-    selves: Float64[np.ndarray, "left_out 2 2"]
+    sums: Float64[np.ndarray, "left_out feature feature"]
+    selves: Float64[np.ndarray, "left_out feature feature"]
 
     def __add__(self, other: "Products") -> "Products":
         return Products(self.sums + other.sums, self.selves + other.selves)
@@ -96,26 +130,35 @@ class Products:
         cells: Cells,
     ) -> "Products":
         """From the cells' sums of two stages, or twice of one."""
-        own = np.zeros((len(cells.share), 2, 2))
-        left, right, total = np.zeros_like(own), np.zeros_like(own), np.zeros((2, 2))
-        label = cells.label
-        indicator = (label == np.array([[0], [1]])).astype(np.float64)
+        factors, mixture = cells.basis()
+        n = factors.shape[1]
+        own = np.zeros((len(cells.share), n, n))
+        left, right, total = np.zeros_like(own), np.zeros_like(own), np.zeros((n, n))
+        diagonal = np.zeros(len(factors))
         zero, one = cells.both.T
-        mixed = cells.group[zero]
+        mixed = np.zeros((2, len(zero)))
         for start in range(0, x.shape[1], COLUMNS):
             columns = slice(start, start + COLUMNS)
             a = x[:, columns].astype(np.float64)
             b = a if y is x else y[:, columns].astype(np.float64)
-            mean_a, mean_b = indicator @ a, indicator @ b
-            total += mean_a @ mean_b.T
-            left[cells.group, label] += a @ mean_b.T
-            right[cells.group, :, label] += b @ mean_a.T
-            own[cells.group, label, label] += np.einsum("cd,cd->c", a, b)
-            own[mixed, 0, 1] += np.einsum("cd,cd->c", a[zero], b[one])
-            own[mixed, 1, 0] += np.einsum("cd,cd->c", a[one], b[zero])
-        sums = np.concatenate([total[None], total - left - right + own])
+            sum_a, sum_b = factors.T @ a, factors.T @ b
+            total += sum_a @ sum_b.T
+            np.add.at(left, cells.group, factors[:, :, None] * (a @ sum_b.T)[:, None])
+            np.add.at(right, cells.group, (b @ sum_a.T)[:, :, None] * factors[:, None])
+            diagonal += np.einsum("cd,cd->c", a, b)
+            mixed[0] += np.einsum("cd,cd->c", a[zero], b[one])
+            mixed[1] += np.einsum("cd,cd->c", a[one], b[zero])
+        for of_a, of_b, its in (
+            (slice(None), slice(None), diagonal),
+            (zero, one, mixed[0]),
+            (one, zero, mixed[1]),
+        ):
+            products = factors[of_a][:, :, None] * factors[of_b][:, None]
+            np.add.at(own, cells.group[of_a], its[:, None, None] * products)
         whole = own.sum(axis=0)
-        return cls(sums, np.concatenate([whole[None], whole - own]))
+        sums = np.concatenate([total[None], total - left - right + own])
+        selves = np.concatenate([whole[None], whole - own])
+        return cls(*(mixture @ its @ mixture.T for its in (sums, selves)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,16 +177,82 @@ class Moments:
 
     @classmethod
     def of(cls, products: Products, cells: Cells) -> "Moments":
-        """Scale for the examples that are left, and take self-pairs out."""
+        """Scale for the examples that are left, and weigh pairs of different groups."""
         scale = remaining(cells.share)
-        squares = cells.share[:, :, None] * cells.share[:, None, :]
-        own = squares.sum(axis=0)
-        weight = scale[:, :, None] * scale[:, None, :]
-        selves = weight * np.concatenate([own[None], own - squares])
-        means = weight * products.sums
+        # A share is one of the examples that are left, so each power of it is scaled too.
+        scales = np.stack(
+            [
+                scale[:, label] * scale[:, 1 - label] ** other * scale[:, label] ** own
+                for label, (other, own) in FEATURES
+            ],
+            axis=1,
+        )
+        weight = scales[:, :, None] * scales[:, None, :]
+        sums, apart = weight * products.sums, weight * (products.sums - products.selves)
+        firsts = [FEATURES.index((label, (0, 0))) for label in (0, 1)]
+        means = sums[:, firsts][:, :, firsts]
         sign = np.array([[1.0, -1.0], [-1.0, 1.0]])
-        crossed = weight * (products.sums - products.selves) / (1 - selves)
-        return cls((sign * means).sum((1, 2)), (sign * crossed).sum((1, 2)), means)
+        signal, quadruples = np.zeros(len(sums)), np.zeros(len(sums))
+        shares = _shares(cells, scales)
+        for weights, term in _terms(cells, scale):
+            signal += weights * apart[:, *term]
+            if FEATURES[term[0]][0] == FEATURES[term[1]][0] == 1:
+                quadruples += weights * shares[:, *term]
+        return cls((sign * means).sum((1, 2)), signal / quadruples, means)
+
+
+def _shares(
+    cells: Cells, scales: Float64[np.ndarray, "left_out feature"]
+) -> Float64[np.ndarray, "left_out feature feature"]:
+    """What inner products of different groups would be if every example were the number one."""
+    factors = np.zeros((len(cells.share), len(FEATURES)))
+    own = cells.share[cells.group, cells.label][:, None]
+    np.add.at(factors, cells.group, cells.features() * own)
+    whole = factors.sum(axis=0)
+    total = np.concatenate([whole[None], whole - factors])
+    squares = factors[:, :, None] * factors[:, None]
+    selves = squares.sum(axis=0)
+    apart = total[:, :, None] * total[:, None] - np.concatenate([selves[None], selves - squares])
+    return apart * scales[:, :, None] * scales[:, None]
+
+
+def _terms(
+    cells: Cells, scale: Float64[np.ndarray, "left_out 2"]
+) -> list[tuple[Float64[np.ndarray, " left_out"], tuple[int, int]]]:
+    """Weights of products of features in the sum over quadruples.
+
+    With p and q the shares of label 1 and 0: a positive example of group g and another one of
+    group h are in (1 - q_g)(1 - q_h) - (Q - q_g^2 - q_h^2) quadruples, Q being the sum of q^2; a
+    positive one of g and a negative one of h in (1 - p_g)(1 - q_h) - (R - p_g q_g - p_h q_h), R
+    being the sum of p q. The first factor is about the partners' groups, the second about partners
+    of one and the same group.
+    """
+    squares = cells.share[:, :, None] * cells.share[:, None, :]
+    whole = squares.sum(axis=0)
+    selves = np.concatenate([whole[None], whole - squares]) * scale[:, :, None] * scale[:, None]
+    ones = np.ones(len(scale))
+    terms: list[tuple[Float64[np.ndarray, " left_out"], tuple[int, int]]] = []
+    for label in (0, 1):
+        other = 1 - label
+        plain, share, square, own, product = (FEATURES.index((label, it)) for it in POWERS)
+        terms += [
+            (1 - selves[:, other, other], (plain, plain)),
+            (-ones, (share, plain)),
+            (-ones, (plain, share)),
+            (ones, (share, share)),
+            (ones, (square, plain)),
+            (ones, (plain, square)),
+        ]
+        plain_too, _, _, own_too, product_too = (FEATURES.index((other, it)) for it in POWERS)
+        terms += [
+            (selves[:, 0, 1] - 1, (plain, plain_too)),
+            (ones, (own, plain_too)),
+            (ones, (plain, own_too)),
+            (-ones, (own, own_too)),
+            (-ones, (product, plain_too)),
+            (-ones, (plain, product_too)),
+        ]
+    return terms
 
 
 def remaining(share: Float[np.ndarray, "group 2"]) -> Float64[np.ndarray, "left_out 2"]:

@@ -70,17 +70,14 @@ def mean_difference(x, labels):
 
 
 def signal(x, y, labels, groups):
-    """Mean inner product of what different groups say, class by class, in loops."""
-    total = 0.0
-    for k, m, sign in ((1, 1, 1), (0, 0, 1), (1, 0, -1), (0, 1, -1)):
-        over, weight = 0.0, 0.0
-        for i in np.flatnonzero(labels == k):
-            for j in np.flatnonzero(labels == m):
-                if groups[i] != groups[j]:
-                    over += x[i] @ y[j]
-                    weight += 1
-        total += sign * over / weight
-    return total
+    """Mean inner product of differences that share no group, over all quadruples of examples."""
+    x, y = x.astype(float), y.astype(float)
+    i, j = (it.ravel() for it in np.meshgrid(*(np.flatnonzero(labels == c) for c in (1, 0))))
+    apart = np.ones((len(i), len(i)), dtype=bool)
+    for one in (i, j):
+        for other in (i, j):
+            apart &= groups[one][:, None] != groups[other]
+    return ((x[i] - x[j]) @ (y[i] - y[j]).T)[apart].mean()
 
 
 def numbers(x, y, labels, groups):
