@@ -56,11 +56,13 @@ class Difference:
         field: as config.json spells it.
         found: its value.
         wanted: what was released.
+        changes: all that it changes, where that is not every activation; else empty.
     """
 
     field: str
     found: str
     wanted: str
+    changes: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Known:
         window: of sliding layers.
         theta: base of the rotary embedding.
         vocabularies: rows of the embedding that it may have.
+        was_retrofit: whether it was released under the working name of its family, whose spelling
+            of the window may have stayed when the name was corrected.
     """
 
     family: str
@@ -84,6 +88,7 @@ class Known:
     window: int = families.WINDOW
     theta: float = rope.THETA
     vocabularies: tuple[int, ...] = _VOCABULARIES
+    was_retrofit: bool = False
 
 
 def differences(where: str, config: Mapping[str, Any], known: Known) -> tuple[Difference, ...]:
@@ -140,7 +145,21 @@ def _fields(config: Mapping[str, Any], known: Known) -> Iterator[Difference]:
             said = str(found)
             if found is None:
                 said = "left out" + ("" if value is None else f", which means {value}")
-            yield Difference(name, said, " or ".join(map(str, values)))
+            yield Difference(
+                name, said, " or ".join(map(str, values)), _changes(known, name, value)
+            )
+
+
+def _changes(known: Known, name: str, value: object) -> str:
+    """What a field changes, where that is little: its other value may have been released.
+
+    Contexts are known of some repositories and taken for the same in their siblings.
+    """
+    if name == "max_position_embeddings" and value is not None:
+        return "how long a prompt may be"
+    if name == "sliding_window" and known.was_retrofit and value == families.RETROFIT_WINDOW:
+        return f"activations of prompts of more than {known.window} tokens"
+    return ""
 
 
 def _layers(config: Mapping[str, Any], known: Known) -> Iterator[Difference]:

@@ -22,6 +22,8 @@ from olmo_stages.stages import MINIATURE, Release, conf_folder, release
 from olmo_stages.types import Stage
 
 _SHOWN = 4
+# Some of these were released under the working name of OLMo 3; which ones differs by report.
+_RETROFIT = "rl_zero"
 
 
 def release_of(stage: Stage) -> Release | None:
@@ -52,7 +54,7 @@ def check_release(stage: Stage, path: Path) -> None:
     if known is None:
         return
     found = differences(str(path), digests.read_config(path), known)
-    if found:
+    if not all(it.changes for it in found):
         parent = stage.name if stage.revision == names.MAIN else f"{stage.name}@{stage.revision}"
         raise ModelError(
             f"stage {stage.label} ({stage.source}, size={stage.size}): config.json of {path} has "
@@ -69,12 +71,29 @@ def caveats(stage: Stage, path: Path) -> tuple[str, ...]:
         path: its directory, from `locate`.
 
     Returns:
-        That its shape is not its parent's, where it is a user's own, and whose tokenizer it has,
-        where that is another stage's.
+        Where its config.json is not as is known of the release, in what changes little; that its
+        shape is not its parent's, where it is a user's own; and whose tokenizer it has, where that
+        is another stage's.
     """
     giver = borrowed.giver_of(path)
     said = f"{stage.label} was released without a tokenizer and is read with that of {giver}"
-    return (*_departures(stage, path), *([said] if giver else []))
+    return (
+        *_oddities(stage, path),
+        *_departures(stage, path),
+        *([said] if giver else []),
+    )
+
+
+def _oddities(stage: Stage, path: Path) -> tuple[str, ...]:
+    told = release_of(stage)
+    known = None if told is None or told.source == MINIATURE else _known(told, stage.revision)
+    if known is None:
+        return ()
+    return tuple(
+        f"config.json of {stage.label} ({stage.size}) has {_list((it,), 'expected')}, which "
+        f"changes {it.changes} alone"
+        for it in differences(str(path), digests.read_config(path), known)
+    )
 
 
 def _departures(stage: Stage, path: Path) -> tuple[str, ...]:
@@ -108,7 +127,13 @@ def _known(told: Release, revision: str) -> Known | None:
     widths = WIDTHS.get((told.family, told.size))
     if widths is None:
         return None
-    return Known(told.family, told.shape, widths, _contexts(told, told.shape, revision))
+    return Known(
+        told.family,
+        told.shape,
+        widths,
+        _contexts(told, told.shape, revision),
+        was_retrofit=told.name.startswith(_RETROFIT),
+    )
 
 
 def _contexts(told: Release, shape: Shape, revision: str) -> tuple[int, ...]:

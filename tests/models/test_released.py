@@ -153,7 +153,7 @@ WRONG = [
     ({"tie_word_embeddings": True}, r"tie_word_embeddings True \(released: False\)"),
     ({"hidden_act": "gelu"}, r"hidden_act gelu \(released: silu\)"),
     ({"attention_bias": True}, r"attention_bias True \(released: False\)"),
-    ({"max_position_embeddings": 32768}, r"max_position_embeddings 32768 \(released: 65536\)"),
+    ({"max_position_embeddings": None}, r"max_position_embeddings left out \(released: 65536\)"),
     (yarn(factor=16.0), r"rope_scaling.factor 16.0 \(released: 8.0\)"),
     (yarn(attention_factor=1.0), r"rope_scaling.attention_factor 1.0 \(released: 1.2079"),
     (yarn(beta_fast=16.0), r"rope_scaling.beta_fast 16.0 \(released: 32.0\)"),
@@ -185,7 +185,6 @@ def test_another_config_under_the_name_of_a_release_is_refused(place, changes, s
         ({"rope_theta": None}, r"rope_theta 10000.0 \(released: 500000.0\)"),
         ({"rope_theta": 10000}, r"rope_theta 10000 \(released: 500000.0\)"),
         (yarn(), r"rope_scaling.rope_type yarn \(released: default\)"),
-        ({"max_position_embeddings": 8192}, r"max_position_embeddings 8192 \(released: 4096\)"),
         ({"rms_norm_eps": None}, r"rms_norm_eps left out, which means 1e-05"),
         ({"num_key_value_heads": 8}, r"num_key_value_heads 8 \(released: 40\)"),
         ({"model_type": "olmo3"}, r"model_type olmo3 \(released: olmo2\)"),
@@ -195,6 +194,46 @@ def test_another_config_under_the_name_of_a_release_is_refused(place, changes, s
 def test_another_config_under_the_name_of_an_olmo_2_is_refused(place, changes, said):
     with pytest.raises(ModelError, match=said):
         place(lookup("olmo2_dpo", "13b"), real("olmo2", "13b", **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "changes", "said"),
+    [
+        (
+            "think_sft@step1000",
+            "7b",
+            {"max_position_embeddings": 32768},
+            "max_position_embeddings 32768 (expected: 65536), which changes how long a prompt may",
+        ),
+        (
+            "olmo2_dpo",
+            "13b",
+            {"max_position_embeddings": 8192},
+            "max_position_embeddings 8192 (expected: 4096), which changes how long a prompt may be",
+        ),
+        (
+            "rl_zero_mix",
+            "7b",
+            {"sliding_window": 4097},
+            "sliding_window 4097 (expected: 4096), which changes activations of prompts of more",
+        ),
+    ],
+    ids=["olmo 3", "olmo 2", "renamed retrofit"],
+)
+def test_what_changes_little_is_said_and_not_refused(place, name, size, changes, said):
+    stage = lookup(name, size)
+    family = "olmo2" if name == "olmo2_dpo" else "olmo3"
+    (sentence,) = released.caveats(stage, place(stage, real(family, size, **changes)).path)
+    assert sentence.startswith(f"config.json of {stage.label} ({size}) has {said}")
+    assert "\n" not in sentence
+
+
+def test_of_a_release_as_it_should_be_nothing_is_said(place):
+    for name, window in (("think_sft", 4096), ("rl_zero_mix", 4097)):
+        stage = lookup(name, "7b")
+        kind = "olmo3" if window == 4096 else "olmo2-retrofit"
+        config = real("olmo3", "7b", sliding_window=window, model_type=kind)
+        assert released.caveats(stage, place(stage, config).path) == ()
 
 
 def test_the_same_rotary_embedding_of_an_olmo_2_in_the_newer_way(place):
