@@ -184,8 +184,8 @@ def _pairs(name: str, rows: list[int], examples: Sequence[Example]) -> Int[np.nd
     if not found:
         raise DataError(
             f"trait {name!r}: no pairs are left: {len(rows)} of {len(rows)} examples have no "
-            f"counterpart ({sum(not examples[i].pair for i in rows)} name no pair); give `pair`, "
-            "or choose analysis.kind=mean_difference"
+            f"counterpart ({sum(not examples[i].pair for i in rows)} name no pair); "
+            "name them (data.columns.pair), or choose analysis.kind=mean_difference"
         )
     return np.array(found)
 

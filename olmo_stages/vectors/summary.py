@@ -28,7 +28,8 @@ def headline(found: Sequence[Found]) -> dict[str, str | float | int | None]:
     """The few values of the sweep's table, about the first trait.
 
     They are at the layer where the corrected cosine is lowest, of those where both vectors are
-    reliable; without a reference, where the vector is most reliable.
+    reliable; without a reference, where the vector is most reliable. The mean is of the reliable
+    layers, whose number is said: means of other layers do not compare.
     """
     first = found[0]
     at = shown_layer(first)
@@ -39,6 +40,9 @@ def headline(found: Sequence[Found]) -> dict[str, str | float | int | None]:
     return trait | {
         "mean corrected cosine": written(*_ends(mean.value, mean.low, mean.high))
         if math.isfinite(mean.value)
+        else None,
+        "of layers": f"{int(first.reliable.sum())} of {len(first.turns)}"
+        if first.compared
         else None,
         "at layer": first.where.layers[at],
         "cosine": turn.cosine.value if first.compared else None,

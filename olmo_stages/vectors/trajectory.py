@@ -245,7 +245,11 @@ def _figures(sweep: _Sweep) -> dict[str, str]:
         )
     for metric, title, unit in (
         ("separation", "Separation of the held-out classes", "within-class standard deviations"),
-        ("shift", f"Drift of all examples along the vector of {sweep.reference}", "separations"),
+        (
+            "shift",
+            f"Drift of all examples along the vector of {sweep.reference}",
+            "distances of its classes",
+        ),
     ):
         if places := sweep.places([metric]):
             views = [_fixed_and_own(sweep, metric, place) for place in places]

@@ -43,6 +43,14 @@ def test_the_headline_is_about_the_layer_where_the_vector_turned_most(found):
     assert head["z"] == f"{rows(found, 'z', 'raw:relabelled')[1].value:+.1f}"
     mean = rows(found, "corrected_cosine_mean", layer_type="")[0]
     assert str(head["mean corrected cosine"]).startswith(f"{mean.value:.3f} [")
+    assert head["of layers"] == "3 of 3"
+
+
+def test_the_headline_says_that_a_mean_is_of_no_layer():
+    noise = compare(planted(examples=shuffled(contrast_examples()), strength=0.0), **QUICK)
+    head = noise.headline
+    assert (head["mean corrected cosine"] is None) == (str(head["of layers"])[0] == "0")
+    assert head["of layers"] != "3 of 3"
 
 
 def test_the_mean_is_that_of_the_layers(found):
