@@ -39,6 +39,16 @@ from olmo_stages.statuses import Status, read_statuses, write_status
 # (a sweep of several processes, a shared machine) that makes each up to thirty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "Sequence[int]": "a list of whole numbers, e.g. [3,7]",
+    "Sequence[str]": "a list of texts, e.g. [a,b]",
+    "Sequence[float]": "a list of numbers, e.g. [0.1,1]",
+    "None": "null",
+}
 _KNOWN = (OlmoStagesError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -277,12 +287,20 @@ def _bad_argument(texts: str) -> str | None:
     ):
         option, value, wanted = mistyped.groups()
         wanted = re.sub(r"<class '(.*?)'>|collections\.abc\.", r"\1", wanted)
-        return f"{where}{option}={value} is not of type {wanted}"
+        return f"{where}{option}={value} is not {_in_words(wanted)}"
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", texts):
         return f"{where}{unknown[1]}: no such option"
     if missing := re.search(r"missing (?:a required|\d+ required).*?argument:? (.*)", texts):
         return f"{where}{missing[1]} is missing"
     return None
+
+
+def _in_words(kind: str) -> str:
+    """A Python type as what may be written on the command line."""
+    kinds = [it.strip() for it in kind.split("|")]
+    if not set(kinds) <= set(_KINDS):
+        return f"of type {kind}"
+    return ", or ".join(_KINDS[it] for it in kinds)
 
 
 def _one_line(error: BaseException) -> str:

@@ -64,7 +64,9 @@ def folders(root):
         (["size=9b"], ["size=9b", "tiny, 7b, 32b"]),
         (["model=rl_zero_math", "size=32b"], ["rl_zero_math", "size=32b", "tiny, 7b"]),
         (["analysis.n_fold=3"], ["analysis.n_fold", "no such option", "did you mean n_folds?"]),
-        (["analysis.n_folds=three"], ["analysis.n_folds=", "three", "int"]),
+        (["analysis.n_folds=three"], ["analysis.n_folds='three' is not a whole number"]),
+        (["analysis.layers=3"], ["analysis.layers=3 is not a list of whole numbers", "or null"]),
+        (["analysis.random_init=perhaps"], ["analysis.random_init='perhaps' is not true or false"]),
         (["analysis.kind=svm"], ["analysis.kind 'svm'", "logistic, lda, mean_difference"]),
         (["data=mannors"], ["data=mannors", "manners"]),
         (
