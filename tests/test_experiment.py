@@ -218,3 +218,80 @@ def test_a_checkpoint_that_is_not_of_its_parents_shape_says_so(experiment, pair,
     assert not others
     alone = replace(job, model=pair["think"], force=True)
     assert alone.run({}).result.warnings == ()
+
+
+# Data without labels
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Texts without labels, or the same with labels."""
+
+    labelled: bool = False
+
+    def load(self, *, miniature):  # noqa: ARG002
+        found = Texts("raw").load(miniature=False)
+        if self.labelled:
+            return found
+        texts = tuple(replace(it, label=None) for it in found.examples)
+        return replace(found, examples=texts, labelled=False)
+
+
+@dataclass(frozen=True)
+class Carefree(Alone):
+    """An analysis that says that it needs no labels."""
+
+    needs_labels: ClassVar[bool] = False
+
+
+WITHOUT = {"cka"}
+"""Analyses that need no labels with the options of their YAML."""
+
+
+def configured(name):
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return hydra.utils.instantiate(
+            hydra.compose("config", [f"analysis={name}"]).analysis, _convert_="all"
+        )
+
+
+@pytest.fixture
+def ask(experiment, pair, tmp_path, monkeypatch):
+    """Run an analysis where no model can be loaded."""
+
+    def ask(analysis, data):
+        monkeypatch.setattr("olmo_stages.models.loading.load", Unread())
+        folders = {name: str(tmp_path / name) for name in ("outputs", "cache")}
+        job = replace(experiment, model=pair["think"], reference="none", data=data, **folders)
+        return replace(job, analysis=analysis).run({})
+
+    return ask
+
+
+class Read(Exception):
+    """A model would have been loaded."""
+
+
+class Unread:
+    def __call__(self, *args, **kwargs):  # noqa: ARG002
+        raise Read
+
+
+@pytest.mark.parametrize("name", sorted(it.stem for it in (conf_folder() / "analysis").iterdir()))
+def test_every_analysis_is_refused_without_labels_or_says_that_it_needs_none(ask, name):
+    analysis = configured(name)
+    assert getattr(analysis, "needs_labels", True) == (name not in WITHOUT)
+    if name in WITHOUT:
+        with pytest.raises(Read):
+            ask(analysis, Unlabelled())
+        return
+    with pytest.raises(ConfigError, match=f"^analysis={name} needs labels.*analysis.vector=FILE$"):
+        ask(analysis, Unlabelled())
+
+
+def test_an_analysis_that_says_nothing_is_refused_without_labels(ask):
+    with pytest.raises(ConfigError, match="analysis=alone needs labels, and data 'texts' is read"):
+        ask(Alone(), Unlabelled())
+    for analysis, labelled in ((Alone(), True), (Carefree(), False), (Carefree(), True)):
+        with pytest.raises(Read):
+            ask(analysis, Unlabelled(labelled))

@@ -119,8 +119,7 @@ def _resolve(columns: Columns, table: Table, *, labelled: bool) -> dict[str, str
             raise DataError(_missing(table, name, column))
     found = {name: column or name for name, column in asked.items()}
     found = {name: column for name, column in found.items() if column in table.columns}
-    unlabelled_pairs = {"positive", "negative"} <= set(found) and "label" not in found
-    if asked["positive"] or asked["negative"] or unlabelled_pairs:
+    if _holds_pairs(asked, found, labelled=labelled):
         needed = ("positive", "negative")
         found.pop("pair", None)
         for other in ("text", "messages", "label", "pair"):
@@ -134,6 +133,16 @@ def _resolve(columns: Columns, table: Table, *, labelled: bool) -> dict[str, str
         if name not in found:
             raise DataError(_missing(table, name, name))
     return found
+
+
+def _holds_pairs(
+    asked: Mapping[str, str | None], found: Mapping[str, str], *, labelled: bool
+) -> bool:
+    if asked["positive"] or asked["negative"]:
+        return True
+    if not labelled and (asked["text"] or asked["messages"]):
+        return False  # one side of pairs may be read by its name
+    return {"positive", "negative"} <= set(found) and "label" not in found
 
 
 def _content_field(asked: Mapping[str, str | None], found: Mapping[str, str], table: Table) -> str:

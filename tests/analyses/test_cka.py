@@ -345,3 +345,12 @@ def test_a_bad_option_names_its_value_and_the_remedy(options, words):
     with pytest.raises(ConfigError) as caught:
         cka(**options)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_labels_make_no_difference():
+    source = related()
+    bare = replace(source, examples=tuple(replace(it, label=None) for it in source.examples))
+    with_labels, without = compare(source), compare(bare)
+    assert not cka().needs_labels
+    assert without.measurements == with_labels.measurements
+    assert without.warnings == with_labels.warnings

@@ -1,5 +1,6 @@
 """analysis=projection as a whole: planted directions, their controls, folds, vectors, tokens."""
 
+import copy
 import dataclasses
 import json
 
@@ -707,3 +708,128 @@ def test_plain_texts_have_one_part():
     assert values_of(result, "projection_part", "text:positive") == pytest.approx(
         values_of(result, "projection", "positive"), abs=EXACT
     )
+
+
+# Without labels
+
+
+FULL = ["full_attention", "full_attention"]
+
+
+def without_labels(examples):
+    return [dataclasses.replace(it, label=None) for it in examples]
+
+
+def both(tmp_path, source, **options):
+    """The same texts along the same vector, with labels and without."""
+    path = saved(tmp_path / "v.safetensors", [[3, 0, 0, 0], [0, 3, 4, 0]], **options)
+    bare = copy.copy(source)
+    bare.examples = tuple(without_labels(source.examples))
+    return [run(it, vector=path, tokens=isinstance(source, TokenSource)) for it in (source, bare)]
+
+
+def test_texts_without_labels_score_what_they_score_with_them(tmp_path):
+    examples = grouped_examples(12)
+    ours, theirs = (planted(examples, noise=1.0, d_model=4, seed=seed) for seed in (1, 2))
+    source = source_of({"think_sft": ours, "base": theirs}, examples)
+    labelled, bare = both(tmp_path, source)
+    for layer in ("layer_0", "layer_1"):
+        scores = bare.tables["examples"][layer]
+        assert np.array_equal(scores, labelled.tables["examples"][layer])
+        row = rows(bare, "projection", "all")[int(layer[-1])]
+        assert row.value == pytest.approx(scores.astype(np.float64).mean(), abs=EXACT)
+        assert (row.n, row.n_groups) == (48, 12)
+        assert row.ci_low < row.value < row.ci_high
+    for metric in ("projection", "projection_raw", "projection_difference"):
+        classes = [values_of(labelled, metric, name) for name in ("positive", "negative")]
+        # Classes of one size.
+        assert values_of(bare, metric, "all") == pytest.approx(np.mean(classes, axis=0), abs=EXACT)
+    assert {row.variant for row in bare.measurements} == {"all"}
+    assert {row.metric for row in bare.measurements} == {
+        "projection",
+        "projection_raw",
+        "projection_difference",
+    }
+
+
+def test_without_labels_nothing_is_said_of_classes(tmp_path):
+    examples = grouped_examples(12)
+    source = source_of({name: planted(examples, d_model=4) for name in ("base", "think_sft")})
+    labelled, bare = both(tmp_path, source)
+    assert warned(bare, "no labels", "no classes", "means are over all")
+    assert not warned(labelled, "no labels")
+    assert "label" in labelled.tables["examples"]
+    assert "label" not in bare.tables["examples"]
+    assert set(bare.figures) == {"projection"}
+    assert "all texts" in bare.figures["projection"]
+    assert bare.headline["middle layer"] == 1
+    assert not {"auroc", "p (max)", "positive"} & set(bare.headline)
+
+
+def test_intervals_of_texts_without_labels_resample_groups(tmp_path):
+    examples = grouped_examples(12)
+    values = planted(examples, gaps=(0, 0), d_model=4)
+    values += np.random.default_rng(0).normal(size=12).repeat(4)[None, :, None]  # of a group alike
+    alone = [dataclasses.replace(it, group=it.id) for it in examples]
+    widths = []
+    for them in (examples, alone):
+        source = source_of({"think_sft": values, "base": values}, them)
+        row = rows(both(tmp_path, source)[1], "projection", "all")[0]
+        widths.append(row.ci_high - row.ci_low)
+    # Were the 48 texts independent, their mean would vary half as much as that of 12 groups; few
+    # groups and 200 resamples leave some noise.
+    assert 1.5 < widths[0] / widths[1] < 2.5
+
+
+def test_few_groups_without_labels_are_told(tmp_path):
+    for n_groups, few in ((6, True), (12, False)):
+        examples = grouped_examples(n_groups)
+        values = {name: planted(examples, d_model=4) for name in ("base", "think_sft")}
+        result = both(tmp_path, source_of(values, examples))[1]
+        assert warned(result, "6 groups; intervals", "rough") is few
+
+
+def test_whether_texts_without_labels_are_the_vectors_own_is_said_to_be_unknown(tmp_path):
+    examples = grouped_examples(12)
+    source = source_of({name: planted(examples, d_model=4) for name in ("base", "think_sft")})
+    labelled, bare = both(tmp_path, source, data_digest="of other data")
+    assert warned(bare, "these very texts is not known")
+    assert not warned(labelled, "these very")
+    assert not warned(both(tmp_path, source)[1], "these very")
+
+
+def test_tokens_without_labels_have_parts_and_no_classes(tmp_path):
+    examples = grouped_examples(12)
+    labelled, bare = both(tmp_path, TokenSource(examples, token_values(examples)), types=FULL)
+    for part in ("user", "think", "answer", "response"):
+        assert rows(bare, "projection_part", part) == rows(labelled, "projection_part", part)
+    difference = ("projection_part_difference", "think-answer")
+    assert rows(bare, *difference) == rows(labelled, *difference)
+    assert not [row for row in bare.measurements if ":" in row.variant]
+    with_labels, without = labelled.tables["tokens"], bare.tables["tokens"]
+    assert set(with_labels) - set(without) == {"label"}
+    assert np.array_equal(without["layer_1"], with_labels["layer_1"])
+    drawn = [name for name in bare.figures if name.startswith("tokens ")]
+    assert drawn == ["tokens g0e0", "tokens g0e1"]
+    assert "label" not in json.loads(bare.figures[drawn[0]])["layout"]["title"]["text"]
+
+
+def test_without_labels_no_vector_is_fitted():
+    examples = grouped_examples(12)
+    values = {"think_sft": planted(examples), "base": planted(examples)}
+    with pytest.raises(DataError, match="example 'g0e0' has no label"):
+        run(source_of(values, without_labels(examples)))
+
+
+def test_one_text_without_a_label_among_others_is_refused(tmp_path):
+    examples = grouped_examples(12)
+    examples[5] = dataclasses.replace(examples[5], label=None)
+    path = saved(tmp_path / "v.safetensors", np.eye(16)[[0, 0]])
+    values = {"think_sft": planted(grouped_examples(12))}
+    with pytest.raises(DataError, match="example 'g1e1' has no label"):
+        run(source_of(values, examples), reference=None, vector=path)
+
+
+def test_a_projection_needs_labels_unless_it_has_a_vector(tmp_path):
+    assert projection().needs_labels
+    assert not projection(vector=saved(tmp_path / "v.safetensors", np.eye(16)[:2])).needs_labels

@@ -1,10 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from olmo_stages.data.dataset import Dataset, by_trait
+from olmo_stages.data.splits import folds
 from olmo_stages.errors import DataError
-from olmo_stages.types import Example, Message
+from olmo_stages.heldout import HeldOut
+from olmo_stages.types import Example, Message, labels_of
 
 EXAMPLES = tuple(
     Example(f"{g}{label}", g, label, text=f"text {g} {label}") for g in "abc" for label in (0, 1)
@@ -186,3 +189,42 @@ def test_pairs_of_one_example_of_either_label_are_accepted():
 def test_pairs_that_are_none_are_refused(change, match):
     with pytest.raises(DataError, match=match):
         Dataset("d", paired(**change))
+
+
+# Without labels
+
+TEXTS = tuple(replace(example, label=None) for example in EXAMPLES)
+ONE = np.zeros(len(TEXTS), dtype=np.int64)
+
+
+def test_texts_without_labels_are_accepted_when_that_is_said():
+    data = Dataset("d", TEXTS, labelled=False)
+    assert (data.n_examples, data.n_groups) == (6, 3)
+    assert Dataset("d", TEXTS[:1], labelled=False).n_examples == 1
+    with pytest.raises(DataError, match="example 'a0' has no label; give it one"):
+        Dataset("d", TEXTS)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_labels_are_on_all_examples_or_on_none(labelled):
+    with pytest.raises(DataError, match=r"example 'b0' has no label|example 'a0' has label 0"):
+        Dataset("d", (*EXAMPLES[:2], *TEXTS[2:]), labelled=labelled)
+
+
+def test_the_digest_without_labels_is_another():
+    labelled, unlabelled = Dataset("d", EXAMPLES), Dataset("d", TEXTS, labelled=False)
+    assert labelled.digest != unlabelled.digest
+    assert unlabelled.digest == Dataset("other", TEXTS, labelled=False).digest
+
+
+def test_the_same_text_in_two_groups_is_refused_without_labels_too():
+    twice = (*TEXTS, replace(TEXTS[0], id="again", group="b"))
+    with pytest.raises(DataError, match="same text in different groups"):
+        Dataset("d", twice, labelled=False)
+
+
+def test_labels_that_are_not_there_are_never_read_as_some():
+    assert labels_of(EXAMPLES).tolist() == [0, 1] * 3
+    for read in (labels_of, lambda them: folds(them, 2), lambda them: HeldOut.of(them, ONE, 9, 0)):
+        with pytest.raises(DataError, match="example 'a0' has no label"):
+            read(TEXTS)

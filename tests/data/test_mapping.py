@@ -303,3 +303,44 @@ def test_a_limit_depends_on_its_seed():
 def test_a_limit_below_a_group_is_refused():
     with pytest.raises(DataError, match=r"data\.limit=1 is smaller than a group"):
         limited(MANY, 1, 0)
+
+
+# Without labels
+
+
+def bare(*rows, columns=None):
+    return examples(table(*rows), columns or Columns(), None)
+
+
+def test_without_labels_no_column_of_them_is_needed():
+    (example,) = bare({"text": "It rains."})
+    assert (example.text, example.label, example.group) == ("It rains.", None, example.id)
+    refused(
+        r"no column 'label'.*set data\.columns\.label, or data\.unlabelled=true",
+        {"text": "It rains."},
+    )
+
+
+def test_who_names_a_column_of_labels_is_not_told_to_do_without():
+    with pytest.raises(DataError, match=r"no column 'is_true'.*set data.columns.label$"):
+        read(GOOD, columns=Columns(label="is_true"))
+
+
+def test_without_labels_a_column_of_them_is_not_read():
+    (example,) = bare(GOOD | {"label": "neither"})
+    assert example.label is None
+
+
+def test_groups_are_read_without_labels_and_counterparts_are_one():
+    rows = [{"text": "a", "group": "g"}, {"text": "b", "group": "h"}]
+    assert [it.group for it in bare(*rows)] == ["g", "h"]
+    rows = [{"text": "a", "pair": "7"}, {"text": "b", "pair": "7"}]
+    assert [(it.group, it.pair) for it in bare(*rows)] == [("7", "")] * 2
+
+
+def test_pairs_without_labels_are_refused():
+    sides = {"positive": "a", "negative": "b"}
+    with pytest.raises(ConfigError, match=r"data\.unlabelled=true: x\.csv holds pairs"):
+        bare(sides)
+    (one,) = bare(sides, columns=Columns(text="positive"))
+    assert (one.text, one.label) == ("a", None)

@@ -303,3 +303,12 @@ def test_responses_that_were_cut_are_counted():
     (tally,) = keep(PAIRED, {"s": written}).tallies
     assert tally.n_cut == 1
     assert str(tally).endswith("; 1 cut before their end")
+
+
+def test_responses_without_labels_are_counted_together():
+    prompts = [dataclasses.replace(it, label=None, pair="") for it in PAIRED]
+    found = keep(prompts, {"s": answers(p0="a", n0="a", p1=" ", n1="a", p2="a", n2="a")})
+    assert [it.id for it in found.examples] == ["p0", "n0", "n1", "p2", "n2"]
+    (tally,) = found.tallies
+    assert str(tally) == "responses of s: 5 of 6 usable, 5 kept; 1 empty"
+    assert tally.describe()["kept"] == {"unlabelled": 5}

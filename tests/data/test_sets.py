@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,73 @@ def test_a_separator_is_one_character():
     with pytest.raises(ConfigError, match=r"data\.separator=xx is not one character"):
         FromFile(separator="xx")
     assert FromFile(separator=";").separator == ";"
+
+
+# Without labels
+
+
+@pytest.mark.parametrize("name", ["file", "hub"])
+def test_texts_without_labels_by_override(name, tmp_path):
+    # Of a local folder the hub's reader takes its data files.
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "a", "group": "g"}\n{"text": "b", "group": "g"}\n')
+    path = file if name == "file" else tmp_path
+    data = from_yaml(name, f"path={path}", "unlabelled=true").load()
+    assert not data.labelled
+    assert [(it.text, it.group, it.label) for it in data.examples] == [
+        ("a", "g", None),
+        ("b", "g", None),
+    ]
+    assert data.notes == ()
+    with pytest.raises(DataError, match=r"no column 'label'.*or data\.unlabelled=true"):
+        from_yaml(name, f"path={path}").load()
+
+
+def test_a_column_of_labels_is_ignored_with_a_note(tmp_path):
+    file = tmp_path / "cities.csv"
+    file.write_text(
+        "statement,label,city\nLyon is in France.,1,Lyon\nLyon is in Spain.,0,Lyon\n"
+        "Nice is in France.,1,Nice\nNice is in Spain.,0,Nice\n"
+    )
+    labelled = FromFile(str(file)).load()
+    data = FromFile(str(file), unlabelled=True).load()
+    assert {(it.label, it.pair) for it in data.examples} == {(None, "")}
+    assert {it.pair for it in labelled.examples} == {"Lyon", "Nice"}
+    assert [it.group for it in data.examples] == [it.group for it in labelled.examples]
+    assert data.notes[-1] == f"{file}: column 'label' is ignored (data.unlabelled=true)."
+    assert not [note for note in labelled.notes if "ignored" in note]
+    assert data.digest != labelled.digest
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"columns": Columns(label="x")}, "data.columns.label"),
+        ({"columns": Columns(positive="x")}, "data.columns.positive"),
+        ({"columns": Columns(negative="x")}, "data.columns.negative"),
+        ({"positive": 1}, "data.positive"),
+        ({"label_map": {"a": 1}}, "data.label_map"),
+    ],
+)
+def test_options_about_labels_that_are_not_read_are_refused(options, named):
+    with pytest.raises(ConfigError, match=f"^{named} says what the labels are.*unlabelled=true"):
+        FromFile(unlabelled=True, **options)
+    assert not FromFile(**options).unlabelled
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"positive": "a", "negative": "b"},
+        {
+            "question": "Q?",
+            "answer_matching_behavior": " Yes",
+            "answer_not_matching_behavior": " No",
+        },
+    ],
+)
+def test_published_pairs_are_not_read_without_labels(row, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ConfigError, match=r"data\.unlabelled=true: .*holds pairs"):
+        FromFile(str(file), unlabelled=True).load()
