@@ -81,6 +81,19 @@ def test_a_class_that_cuts_otherwise_than_its_file_is_refused(folder):
         load_tokenizer(checkpoint)
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda tokenizer: tokenizer.enable_truncation(4),
+        lambda tokenizer: tokenizer.enable_padding(length=64, pad_id=100277, pad_token="<|pad|>"),
+    ],
+    ids=["truncation", "padding"],
+)
+def test_a_file_saved_after_training_on_batches_is_the_same(folder, left):
+    tokenizer = load_tokenizer(folder(change=left))
+    assert tuple(tokenizer(PROBE)["input_ids"]) == DOLMA2_IDS
+
+
 def test_the_written_remedy_helps(folder):
     load_tokenizer(folder(model_type="llama", tokenizer_class="PreTrainedTokenizerFast"))
 
