@@ -11,6 +11,9 @@ from olmo_stages.vectors.found import LEVEL, Found
 FEWEST_GROUPS = 10
 """Groups of the rarer class below which intervals are rough."""
 
+KEPT = 0.25
+"""Correlation of the relabellings with the labels from which on they are worth a warning."""
+
 APART = 0.1
 """Difference of the cosine with and without dominant dimensions that is worth a warning."""
 
@@ -106,6 +109,19 @@ def _of_null(found: Found) -> Iterator[str]:
         yield (
             f"only {nulls.n_distinct} different relabellings are possible: no p can fall below "
             f"{1 / nulls.n_distinct:.2g}"
+        )
+    kept = nulls.kept(contrast.labels)
+    if nulls.exchangeable and nulls.relabelled.pairs is None and kept > KEPT:
+        yield (
+            f"few labels can change places (groups of one label exchange it with groups of the "
+            f"same size): the relabelled contrasts are still {kept:.0%} the trait's own, so their "
+            "cosines are not those of labels that say nothing, and p errs on the large side"
+        )
+    if nulls.relabelled.pairs is not None:
+        yield (
+            "the null of pca pairs examples of one label at random: such differences hold what "
+            "varies between texts and cancels within the data's pairs, so p and z say whether the "
+            "trait's axis is more alike than theirs, not whether the labels say anything"
         )
     if unequal and nulls.exchangeable:
         yield (

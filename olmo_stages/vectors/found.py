@@ -87,9 +87,10 @@ class Found:
                     continue
                 rounding = self.stacked(lambda turn, name=name: turn.rounding[name], variant)
                 value = self.numbers(lambda turn: turn.cosine.value, variant)
+                least = 1 / self.nulls.n_different(name)
                 found[variant, name] = (
-                    upper(value, samples, rounding),
-                    two_sided(value, samples, rounding),
+                    upper(value, samples, rounding, least),
+                    two_sided(value, samples, rounding, least),
                 )
         return found
 
@@ -99,9 +100,9 @@ class Found:
         """Samples of every layer."""
         return np.stack(self.each(get, variant))
 
-    def unreliable(self, name: str) -> list[bool]:
+    def unreliable(self, name: str, variant: Variant = "raw") -> list[bool]:
         """Whether the interval of a side's reliability holds zero, layer by layer."""
-        found = [it.reliability for it in self.each(self.sides()[name])]
+        found = [it.reliability for it in self.each(self.sides()[name], variant)]
         # With too few groups for an interval the value itself is all that is known.
         ends = [it.low if math.isfinite(it.low) else it.value for it in found]
         return [not end > 0 for end in ends]
@@ -109,7 +110,11 @@ class Found:
     @cached_property
     def reliable(self) -> Bool[np.ndarray, " layer"]:
         """Whether the vectors of both sides are more than noise, layer by layer."""
-        weak = np.array([self.unreliable(name) for name in self.sides()])
+        return self.reliable_of("raw")
+
+    def reliable_of(self, variant: Variant) -> Bool[np.ndarray, " layer"]:
+        """The same of the vectors of a variant."""
+        weak = np.array([self.unreliable(name, variant) for name in self.sides()])
         return np.logical_not(np.any(weak, axis=0))
 
     @cached_property
@@ -119,23 +124,22 @@ class Found:
         notes: list[str] = []
         for i in range(len(self.turns)):
             said = [SAME] if self.same else []
-            said += [] if judged is None else filter(None, [_verdict(*judged, i)])
+            said += [] if judged is None else filter(None, [self._verdict(*judged, i)])
             said += [] if self.reliable[i] else [UNRELIABLE]
             notes.append("; ".join(said))
         return tuple(notes)
+
+    def _verdict(self, one_sided: Inference, both_sided: Inference, i: int) -> str:
+        """A claim only where the numbers support it: what is noise has not turned."""
+        if one_sided.p_max[i] <= LEVEL:
+            return ""
+        turned = both_sided.p_max[i] <= LEVEL and one_sided.z[i] < 0
+        return TURNED if turned and self.reliable[i] else CHANCE
 
 
 def _reference(turn: Turn) -> Side:
     assert turn.reference is not None
     return turn.reference
-
-
-def _verdict(one_sided: Inference, both_sided: Inference, i: int) -> str:
-    """A claim only where the numbers support it."""
-    if one_sided.p_max[i] <= LEVEL:
-        return ""
-    turned = both_sided.p_max[i] <= LEVEL and one_sided.z[i] < 0
-    return TURNED if turned else CHANCE
 
 
 def tensors(found: Sequence[Found]) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ Cosines that rounding of the forward pass cannot tell apart are ties and count a
 two copies of one stage agree in every relabelling, and no label may come out as special.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
@@ -43,6 +43,7 @@ def upper(
     value: Float[np.ndarray, " layer"],
     samples: Float[np.ndarray, "layer sample"],
     rounding: Float[np.ndarray, "layer sample"],
+    least: float = 0.0,
 ) -> Inference:
     """Is the value larger than the null?
 
@@ -51,18 +52,20 @@ def upper(
         samples: the null, sample i being the same relabelling in every layer.
         rounding: how far rounding may have lowered each sample; one that it may lift to the value
             counts as large.
+        least: p that cannot be undercut, since the samples hold so few different ones.
 
     Source:
         Phipson & Smyth 2010 (p is never 0); Westfall & Young 1993 (max statistic).
     """
     lifted = np.where(np.isfinite(samples), samples + rounding, np.inf)
-    return _inference(value, samples, rounding, value, lifted)
+    return _at_least(least, _inference(value, samples, rounding, value, lifted))
 
 
 def two_sided(
     value: Float[np.ndarray, " layer"],
     samples: Float[np.ndarray, "layer sample"],
     rounding: Float[np.ndarray, "layer sample"],
+    least: float = 0.0,
 ) -> Inference:
     """Is the value farther from the null's middle than the null's own samples are?
 
@@ -73,6 +76,7 @@ def two_sided(
         value: observed; a layer where it is NaN gets p 1.
         samples: the null, sample i being the same relabelling in every layer.
         rounding: how far rounding may have lowered each sample.
+        least: p that cannot be undercut, since the samples hold so few different ones.
     """
     together = np.concatenate([value[:, None], samples], axis=1)
     finite = np.isfinite(together).all(axis=1, keepdims=True)
@@ -82,7 +86,12 @@ def two_sided(
     scale = np.where(usable, spread, 1.0)
     observed = np.where(usable, np.abs(value[:, None] - centre) / scale, 0.0)[:, 0]
     distances = np.where(usable, (np.abs(samples - centre) + rounding) / scale, 0.0)
-    return _inference(value, samples, rounding, observed, distances)
+    return _at_least(least, _inference(value, samples, rounding, observed, distances))
+
+
+def _at_least(least: float, found: Inference) -> Inference:
+    p = np.maximum(found.p, least)
+    return replace(found, p=p, p_max=np.maximum(found.p_max, least), q=false_discovery_rate(p))
 
 
 def _noise(rounding: Float[np.ndarray, "layer sample"]) -> Float64[np.ndarray, "layer 1"]:

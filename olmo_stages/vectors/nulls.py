@@ -39,6 +39,26 @@ class Nulls:
     unrelated: Targets
     n_distinct: int
 
+    def n_different(self, name: str) -> int:
+        """How many vectors p is made of, at most: those of a null, up to sign, and the data's own.
+
+        Draws that come again are no further evidence.
+        """
+        if name != "unrelated":
+            return self.n_distinct
+        return 1 + _n_up_to_sign(self.unrelated)
+
+    def kept(self, labels: Int[np.ndarray, " row"]) -> float:
+        """Mean correlation of the relabellings with the labels; 0 where all could change places.
+
+        Args:
+            labels: of the contrast.
+        """
+        own = labels - labels.mean()
+        drawn = self.relabelled.labels - self.relabelled.labels.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(drawn, axis=1) * np.linalg.norm(own)
+        return float((drawn @ own / np.where(lengths > 0, lengths, 1.0)).mean())
+
     @property
     def exchangeable(self) -> bool:
         """Whether any relabelling differs from the labels; if none does, every p is 1."""
@@ -62,8 +82,7 @@ def draw(
     if pairs:
         matched = [_matched(contrast.labels, rng) for _ in range(n_permutations)]
         relabelled = _stack(matched, len(contrast.rows), pairs=True)
-        together = None if relabelled.pairs is None else np.sort(relabelled.pairs, axis=2)
-        n_distinct = 1 if together is None else 1 + len(np.unique(together, axis=0))
+        n_distinct = 1 + _n_up_to_sign(relabelled)
     else:
         names = [f"{group:09d}" for group in contrast.groups]
         drawn = permuted_labels(contrast.labels, names, n_permutations, seed).astype(np.int8)
@@ -80,6 +99,17 @@ def draw(
         unrelated=_stack(unrelated, len(contrast.rows), pairs=pairs),
         n_distinct=n_distinct,
     )
+
+
+def _n_up_to_sign(targets: Targets) -> int:
+    """How many of the targets differ by more than which side is called positive."""
+    if targets.pairs is not None:
+        pairs = np.sort(targets.pairs, axis=2)
+        order = np.argsort(pairs[:, :, 0], axis=1, kind="stable")
+        return len(np.unique(np.take_along_axis(pairs, order[:, :, None], axis=1), axis=0))
+    sides = np.where(targets.labels < 0, 0, 2 * targets.labels - 1)
+    first = np.take_along_axis(sides, np.argmax(sides != 0, axis=1)[:, None], axis=1)
+    return len(np.unique(sides * first, axis=0))
 
 
 def control(

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from olmo_stages.dominant import VARIANTS, Variant
 from olmo_stages.types import Measurement
-from olmo_stages.vectors.found import CHANCE, LEVEL, Found
+from olmo_stages.vectors.found import CHANCE, LEVEL, UNRELIABLE, Found
 from olmo_stages.vectors.inference import Inference, two_sided, upper
 from olmo_stages.vectors.jackknife import UNKNOWN, Interval
 from olmo_stages.vectors.traits import TraitCosines
@@ -93,6 +93,16 @@ class _Table:
         notes = found.notes if variant == "raw" else [""] * len(found.turns)
         corrected: list[Interval] = found.each(lambda turn: turn.corrected, variant)
         undefined = ["" if math.isfinite(it.value) else UNDEFINED for it in corrected]
+        # The ratio of what may be noise has no interval that covers.
+        fit = found.reliable_of(variant)
+        corrected = [
+            it if sound else replace(it, low=math.nan, high=math.nan)
+            for it, sound in zip(corrected, fit, strict=True)
+        ]
+        undefined = [
+            note if note or sound else f"{UNRELIABLE}: no interval"
+            for note, sound in zip(undefined, fit, strict=True)
+        ]
         rows = self.intervals(
             "cosine", variant, found.each(lambda turn: turn.cosine, variant), note=notes, **tested
         )
@@ -112,7 +122,7 @@ class _Table:
         # Of the second variant the whole is enough.
         for kind in ["", *(dict.fromkeys(kinds.tolist()) if variant == "raw" else ())]:
             chosen = (kinds == kind) | (kind == "")
-            tested = self._tested_mean(variant, chosen & found.reliable)
+            tested = self._tested_mean(variant, chosen)
             for metric, get in _INTERVALS.items():
                 mean, note = mean_of(found.each(get, variant), found.reliable, chosen)
                 rows.append(
@@ -130,7 +140,10 @@ class _Table:
         return rows
 
     def _tested_mean(self, variant: Variant, chosen: Bool[np.ndarray, " layer"]) -> dict[str, Any]:
+        """Null and p of the mean; no p if layers are left out for what the labels show in them."""
         found = self.found
+        all_reliable = bool(found.reliable[chosen].all())
+        chosen = chosen & found.reliable
         if (variant, "relabelled") not in found.against or not chosen.any():
             return {}
         value = found.numbers(lambda turn: turn.cosine.value, variant)[chosen]
@@ -139,7 +152,7 @@ class _Table:
             for of in ("samples", "rounding")
         )
         one = upper(*(it.mean(axis=0, keepdims=True) for it in (value, samples, rounding)))
-        return {"null": one.null[0], "p": one.p[0]}
+        return {"null": one.null[0], "p": one.p[0] if all_reliable else None}
 
     def against(self, variant: Variant) -> list[Measurement]:
         """The cosine beside its nulls and controls."""
@@ -241,9 +254,13 @@ def mean_of(
 ) -> tuple[Interval, str]:
     """Mean over the reliable ones of the chosen layers, between the means of their ends.
 
+    Layers that are left out for what they show leave those in which noise was on the side of the
+    vectors, so that an interval would claim too much: corrected cosines near 0.5 of vectors with
+    little signal come out near 0.8 in the layers that pass.
+
     Returns:
         The mean, NaN where no layer is reliable, with an end NaN where one is unknown in any of
-        them; and of how many layers it is.
+        them and both NaN where a layer is left out; and of how many layers it is.
     """
     of = np.flatnonzero(chosen & reliable).tolist()
     n = int(chosen.sum())
@@ -252,6 +269,8 @@ def mean_of(
         return UNKNOWN, note
     ends = np.array([[intervals[i].value, intervals[i].low, intervals[i].high] for i in of])
     value, low, high = ends.mean(axis=0).tolist()
+    if len(of) < n:
+        return Interval(value, math.nan, math.nan), f"{note}, so no interval and no p"
     return Interval(value, low, high), note
 
 

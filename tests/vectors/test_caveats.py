@@ -148,3 +148,25 @@ def test_dominant_dimensions_that_decide_nothing_are_not_told_of():
 
     result = compare(replace(source, make=make), **QUICK)
     assert not warned(result, "dominant dimensions decide")
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_relabellings_that_hardly_differ_from_the_labels_are_told(alike):
+    # Groups of one label, all of different sizes but for the small ones, or all of one size.
+    sizes = [2] * 8 + [3 + i for i in range(12)] if alike else [4] * 20
+    template = contrast_examples(1, 2)
+    examples = [
+        replace(template[group % 2], id=f"{group}-{i}", group=str(group), pair="")
+        for group, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    result = compare(planted(examples=examples), n_unrelated=0)
+    assert warned(result, "few labels can change places", "p errs on the large side") == alike
+
+
+@pytest.mark.parametrize("kind", ["pca", "mean_difference"])
+def test_what_the_null_of_pca_holds_is_told(kind):
+    result = compare(planted(examples=contrast_examples(10, 2)), kind=kind, n_permutations=19)
+    assert warned(result, "the null of pca pairs examples of one label at random") == (
+        kind == "pca"
+    )

@@ -1,6 +1,7 @@
 """What is found about vectors as measurements."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,10 +110,50 @@ def test_the_mean_is_over_reliable_layers():
     everywhere = np.array([True] * 3)
     fit = np.array([True, False, True])
     mean, note = mean_of(intervals, fit, everywhere)
-    assert (mean.value, mean.low, mean.high) == pytest.approx((0.6, 0.5, 0.75))
-    assert note == "over 2 of 3 layers: others not reliable"
+    assert mean.value == pytest.approx(0.6)
+    assert note.startswith("over 2 of 3 layers: others not reliable")
     mean, note = mean_of(intervals[::2], fit[::2], everywhere[::2])
-    assert (mean.value, note) == (pytest.approx(0.6), "")
+    assert (mean.value, mean.low, mean.high) == pytest.approx((0.6, 0.5, 0.75))
+    assert not note
+
+
+@pytest.mark.parametrize("left_out", [True, False])
+def test_a_mean_over_layers_chosen_for_what_they_show_has_no_interval_and_no_p(left_out):
+    source = planted(30)
+    values = {stage: source.make(stage) for stage in (THINK, BASE)}
+    if left_out:
+        for its in values.values():
+            its[1, :, 0] = its[0, :, 2]
+    result = compare(replace(source, make=values.__getitem__))
+    for metric in ("cosine_mean", "corrected_cosine_mean"):
+        row = next(row for row in rows(result, metric, "raw") if not row.layer_type)
+        assert math.isfinite(row.value)
+        assert (row.ci_low is None) == (row.ci_high is None) == left_out
+        assert ("no interval and no p" in row.note) == left_out
+        if metric == "cosine_mean":
+            assert row.null is not None
+            assert (row.p is None) == left_out
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_the_corrected_cosine_of_noise_has_no_interval(strength):
+    result = compare(planted(strength=strength))
+    for variant in ("raw", "standardised"):
+        for row in rows(result, "corrected_cosine", variant):
+            assert (row.ci_low is None) == (row.ci_high is None) == (strength == 0)
+            assert ("not above zero" in row.note) == (strength == 0)
+
+
+@pytest.mark.parametrize("kind", ["mean_difference", "pca"])
+def test_no_p_is_below_what_so_few_different_draws_allow(kind):
+    # Three pairs: three ways to tell two groups apart, and nine to match examples of one label.
+    source = planted(examples=contrast_examples(3, 2), strength=4.0, shared=0.1, own=1.0)
+    found = compare(source, kind=kind, n_folds=2)
+    for null, least in (("unrelated", 1 / 4), ("relabelled", 1 / 10)):
+        for row in rows(found, "z", f"raw:{null}"):
+            assert min(row.p, row.p_max, row.q) >= least
+    assert all(min(row.p, row.p_max, row.q) >= 1 / 10 for row in rows(found, "cosine", "raw"))
+    assert all("not distinguishable" in row.note for row in rows(found, "cosine", "raw"))
 
 
 def test_the_mean_of_noise_is_undefined():
@@ -127,3 +168,17 @@ def test_an_unknown_end_is_unknown_in_the_mean():
     mean, _ = mean_of([Interval(0.5, math.nan, math.nan), Interval(0.7, 0.6, 0.8)], fit, fit)
     assert mean.value == pytest.approx(0.6)
     assert math.isnan(mean.low)
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_an_axis_of_noise_has_not_turned(strength):
+    """Texts of a pair share what pairs at random differ by, which both stages keep."""
+    examples = contrast_examples(30, 2)
+    source = planted(90, examples=examples, strength=strength, shared=0.0, own=0.2)
+    content = np.random.default_rng(0).normal(size=(30, 24)).repeat(2, axis=0)
+    content[:, 2:4] *= 4
+    values = {stage: source.make(stage) + content for stage in (THINK, BASE)}
+    result = compare(replace(source, make=values.__getitem__), kind="pca", n_permutations=59)
+    assert any(row.p_max <= 0.05 for row in rows(result, "z", "raw:relabelled"))
+    for row in rows(result, "cosine", "raw"):
+        assert ("turned" in row.note) == (strength > 0)
