@@ -22,6 +22,8 @@ _TYPES = {"sliding_attention": "S", "full_attention": "F", "embedding": "E"}
 _LEGEND = {"S": "S = sliding attention", "F": "F = full attention", "E": "E = embeddings"}
 _STYLES = {"ok": "green", "cached": "cyan", "running": "yellow"}
 _LONGEST_ERROR = 200
+SINGLE = 1e-7
+"""Relative resolution of activations in single precision."""
 # What the columns of a sweep's table show already.
 _SHOWN = {"model", "data", "analysis", "size", "reference", "model.revision", "model.path"}
 
@@ -261,7 +263,7 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
     if row is None:
         return NOTHING
     digits = "+.3f" if row.metric.endswith(("difference", "change")) else ".3f"
-    same = wide and row.ci_low != row.ci_high and _rounded(row.ci_low) == _rounded(row.ci_high)
+    same = wide and _spread(row) and _rounded(row.ci_low) == _rounded(row.ci_high)
     tiny = row.metric.endswith("change") and abs(row.value) < SMALL
     near = max(decimals(row.value), decimals(row.ci_high or 0.0) if wide else 0) > 3
     if same or tiny or near:
@@ -274,6 +276,13 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
         short = digits.replace("3", "2") if kept else digits
         text += f" [{plain(row.ci_low, short)}, {plain(row.ci_high, short)}]"
     return text
+
+
+def _spread(row: Measurement) -> bool:
+    """Whether the ends of an interval differ by more than single precision tells apart."""
+    if row.ci_low is None or row.ci_high is None:
+        return False
+    return row.ci_high - row.ci_low > SINGLE * abs(row.value)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -105,6 +105,15 @@ def test_a_value_that_is_not_there_or_undefined_is_a_dash():
     assert line_of(text, "1").split() == ["1", "S", "-", "0.500"]
 
 
+@pytest.mark.parametrize(
+    ("half", "shown"),
+    [(5e-7, "-61.054 [-61.054, -61.054]"), (1e-4, "-61.0540 [-61.0541, -61.0539]")],
+)
+def test_an_interval_as_short_as_rounding_adds_no_digits(half, shown):
+    rows = (row("score", -61.054, 0, ci_low=-61.054 - half, ci_high=-61.054 + half),)
+    assert shown in line_of(show(job_table(Result(rows), JOB)), "0")
+
+
 def test_notes_are_letters_that_the_caption_explains():
     rows = (row("auroc", 0.6, 0, note="length explains it"), row("auroc", 0.7, 1))
     text = show(job_table(Result(rows), JOB))
