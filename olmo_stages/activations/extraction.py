@@ -1,6 +1,5 @@
 """Activations on request: from the store, or by one forward pass into it."""
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from olmo_stages.activations import comparison, prompts
 from olmo_stages.activations.entry import Entry, Writer
+from olmo_stages.activations.held_model import HeldModel, say
 from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.reading import Reader
 from olmo_stages.activations.request import (
@@ -84,14 +84,17 @@ class Source:
         self._max_length = max_length
         self._prompts: dict[Stage, Work] = {}
         self._works: dict[Stage, Work] = {}
-        self._loaded: Any = None  # a Loaded; its type would import torch
-        self._budget: Any = None  # a TokenBudget of the loaded model, likewise
+        self._model = HeldModel(compute)
         self.forward_passes: Counter[Stage] = Counter()
         self.ran_on: dict[str, dict[str, str]] = {}
         self.completed: Completed | None = None
         if dataset.respond is not None:
             responder = Responder(
-                dataset, dataset.respond.generation, self._store, self._writer, _say_waiting
+                dataset,
+                dataset.respond.generation,
+                self._store,
+                self._model.for_writing,
+                _say_waiting,
             )
 
             def write(stage: Stage) -> dict[str, Response]:
@@ -269,7 +272,7 @@ class Source:
         # Before the model, since a wrong tokenizer or position is found in a second.
         made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
         rows = lay_out(made, {capture.position for capture in writer.captures})
-        loaded = self._load(work)
+        model = self._model.of(work)
         n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
         cut = rows.shards(self._store.shard_examples, self._store.shard_rows // max(n_tokens, 1))
         label = f"{work.stage.label}: activations of examples"
@@ -279,16 +282,16 @@ class Source:
                 ids = [rows.ids[i] for i in indices]
                 name = writer.finished(part, ids)
                 if name is None:
-                    found = self._forward(loaded, rows, indices, writer, advance)
+                    found = self._forward(model, rows, indices, writer, advance)
                     name = writer.add(part, ids, found)
                 shards.append(name)
-        types = (*loaded.decoder.layer_types, "embedding")  # index -1 is the last of a tuple
+        types = (*model[0].decoder.layer_types, "embedding")  # index -1 is the last of a tuple
         kinds = [types[i] for i in writer.layers]
-        return writer.publish(work.stage, rows, kinds, shards, where(loaded.model))
+        return writer.publish(work.stage, rows, kinds, shards, where(model[0].model))
 
     def _forward(
         self,
-        loaded: Any,  # noqa: ANN401 (a Loaded; its type would import torch)
+        model: tuple[Any, Any],
         rows: Rows,
         indices: Sequence[int],
         writer: Writer,
@@ -296,6 +299,7 @@ class Source:
     ) -> dict[Key, Any]:
         from olmo_stages.models.forward import Item, pooled
 
+        loaded, budget = model
         items = [Item(rows.ids[i], rows.token_ids[i], rows.tokens(i)) for i in indices]
 
         def on_batch(n_examples: int) -> None:
@@ -308,47 +312,9 @@ class Source:
             items,
             writer.captures,
             writer.layers,
-            token_budget=self._budget,
+            token_budget=budget,
             on_batch=on_batch,
         )
-
-    def _load(self, work: Work) -> Any:  # noqa: ANN401 (as above)
-        if self._loaded is not None and self._loaded.stage == work.stage:
-            return self._loaded
-        import torch
-
-        from olmo_stages.models.loading import load
-        from olmo_stages.models.memory import TokenBudget
-
-        # Before the next one is loaded, so that two are never in memory.
-        self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if self._compute.threads is not None:
-            torch.set_num_threads(self._compute.threads)
-        self._loaded = load(
-            work.stage,
-            work.checkpoint,
-            dtype=work.identity.dtype,
-            device=self._compute.resolve_device(),
-            quantisation=self._compute.quantisation,
-            device_map=self._compute.device_map,
-        )
-        self._budget = TokenBudget(
-            self._compute.token_budget, lambda line: _say(f"{work.stage.label}: {line}")
-        )
-        return self._loaded
-
-    def _writer(self, work: Work) -> tuple[Any, Any]:
-        """The model of a stage that responds, and a budget of its own for its batches."""
-        from olmo_stages.models.memory import TokenBudget
-
-        loaded = self._load(work)
-        budget = TokenBudget(
-            self._compute.token_budget, lambda line: _say(f"{work.stage.label}: {line}")
-        )
-        return loaded, budget
 
     def _ask(
         self, stage: Stage, site: Site, position: Position, layers: tuple[int, ...] | None
@@ -397,10 +363,4 @@ class Source:
 
 
 def _say_waiting(stage: Stage) -> None:
-    _say(f"{stage.label}: waiting for another process that computes the same activations")
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    say(f"{stage.label}: waiting for another process that computes the same activations")

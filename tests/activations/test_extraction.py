@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from olmo_stages.activations import extraction
+from olmo_stages.activations import extraction, held_model
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
@@ -146,12 +146,14 @@ def test_prefetch_leaves_out_what_is_there(make_source, stage, store):
 def test_one_model_at_a_time(make_source, stage, monkeypatch):
     source = make_source()
     held = []
-    real = extraction.gc.collect
-    monkeypatch.setattr(extraction.gc, "collect", lambda: held.append(source._loaded) or real())
+    real = held_model.gc.collect
+    monkeypatch.setattr(
+        held_model.gc, "collect", lambda: held.append(source._model.loaded) or real()
+    )
     source(stage)
     source(dataclasses.replace(stage, random_init=0))
     assert held == [None, None]
-    assert source._loaded.stage.random_init == 0
+    assert source._model.loaded.stage.random_init == 0
 
 
 def test_random_init_is_not_the_trained_model(make_source, stage):
@@ -282,7 +284,7 @@ def test_all_blocks_come_from_an_entry_without_embeddings(make_source, stage):
 def test_identity_needs_no_model(make_source, stage):
     source = make_source()
     identity = source.identity(stage)
-    assert source._loaded is None
+    assert source._model.loaded is None
     assert identity.data == source._dataset.digest
     assert identity.weights == source(stage, layers=(0,)).model_digest
     assert make_source(dtype="bfloat16").identity(stage) != identity

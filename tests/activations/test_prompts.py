@@ -248,7 +248,7 @@ def test_examples_without_a_trace_are_refused_before_the_model_is_loaded(source,
     asked = source(examples, "chat_fixed")
     with pytest.raises(DataError, match=r"think_mean: 2 of 4 examples .*'e2', 'e3'"):
         asked(stages["think"], position="think_mean")
-    assert asked._loaded is None
+    assert asked._model.loaded is None
     assert asked(stages["think"], position="response_mean", layers=(0,)).n_at_sink == 0
 
 
