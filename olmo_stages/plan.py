@@ -279,7 +279,7 @@ def show(needs: Sequence[Needs], console: Console | None = None) -> None:
         )
     console.print(table)
     if needs:
-        data = f"{needs[0].examples:,} examples of about {needs[0].tokens:,} tokens"
+        data = f"{needs[0].examples:,} examples, together about {needs[0].tokens:,} tokens"
         console.print(f"\ndisk: {_size(disk_bytes(needs))} together; data: {data}", highlight=False)
     for line in ASSUMPTIONS:
         console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)

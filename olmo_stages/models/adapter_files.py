@@ -17,7 +17,9 @@ from olmo_stages.types import Stage
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+"""A repository of the hub; none starts with a dot, as `./run` and `../run` do."""
+
 _VOCABULARY = re.compile(r"tokenizer\.json|vocab\..*|.*\.model")
 
 
@@ -103,7 +105,7 @@ def base_stage(stage: Stage, adapter: Adapter) -> Stage:
     path = Path(adapter.base).expanduser()
     if path.is_dir() and path.resolve() != adapter.path.resolve():
         return Stage(path.name, "custom", str(path))
-    if path.is_absolute() or not _HUB_ID.fullmatch(adapter.base):
+    if path.is_absolute() or not HUB_ID.fullmatch(adapter.base):
         raise ModelError(
             f"{where} was trained on {adapter.base}, which is not a directory here; give it with "
             f"model.parent=STAGE and its size=..., or correct base_model_name_or_path in {CONFIG}"
@@ -179,7 +181,7 @@ def _check_parent(parent: Stage, adapter: Adapter) -> None:
     if said is None or Path(said).expanduser().is_dir():  # check_base compares the weights
         return
     where = f"adapter {adapter.path} was trained on {said}"
-    if Path(said).is_absolute() or not _HUB_ID.fullmatch(said):
+    if Path(said).is_absolute() or not HUB_ID.fullmatch(said):
         _warn(f"{where}, which is not here; it is merged into {parent.label} ({parent.size})")
         return
     if said.casefold() != parent.source.casefold():

@@ -1,6 +1,5 @@
 """From a stage to its checkpoint on this machine and its identity. Does not import torch."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from olmo_stages.types import Stage
 
 ATTENTION = "sdpa"
 """Attention implementation; part of an activation's identity."""
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,11 @@ def locate(stage: Stage, cache: Path, *, weights: bool = True) -> Checkpoint:
         _check_no_revision(stage)
         is_adapter = adapter_files.holds_adapter(path)
         found = _adapted(stage, path, cache, weights) if is_adapter else Checkpoint(path, None)
-    elif _HUB_ID.fullmatch(stage.source):
+    elif adapter_files.HUB_ID.fullmatch(stage.source):
         found = _downloaded(stage, cache, weights)
     else:
         hub_id, _, revision = stage.source.partition("@")
-        spelt = revision and _HUB_ID.fullmatch(hub_id)
+        spelt = revision and adapter_files.HUB_ID.fullmatch(hub_id)
         hint = f" (did you mean model.path={hub_id} model.revision={revision}?)" if spelt else ""
         raise ModelError(
             f"stage {stage.label}: directory {stage.source} does not exist; give a directory in "

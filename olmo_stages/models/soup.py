@@ -174,14 +174,17 @@ def _tokenizer(ingredients: Sequence[Ingredient]) -> Path:
 
 
 def _vocabulary(path: Path) -> str | None:
-    """Digest of the pieces and merges of tokenizer.json; None without one.
+    """Digest of the pieces and merges of tokenizer.json, as of any version; None without one.
 
     Raises:
         ModelError: it cannot be read.
     """
     try:
         content = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
-        return digests.digest(content.get("model"))
+        model = content.get("model") or {}
+        # Older versions write a merge as "a b", newer ones as ["a", "b"].
+        merges = [it.split(" ") if isinstance(it, str) else it for it in model.get("merges") or ()]
+        return digests.digest([model.get("type"), model.get("vocab"), merges])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError) as error:

@@ -311,10 +311,11 @@ def test_a_copy_of_the_base_is_the_base(write, merge, checkpoints, tmp_path):
     assert merge(write(), own(copy)) == merge(write())
 
 
-def test_a_directory_elsewhere_is_taken_on_trust_and_said(write, merge, checkpoints, caplog):
-    found = merge(write(base_model_name_or_path="/far/away"), own(checkpoints[0]))
+@pytest.mark.parametrize("away", ["/far/away", "./away", "../far/away", "../away"])
+def test_a_directory_elsewhere_is_taken_on_trust_and_said(write, merge, checkpoints, caplog, away):
+    found = merge(write(base_model_name_or_path=away), own(checkpoints[0]))
     assert found == merge(write())
-    assert "trained on /far/away, which is not here; it is merged into parent" in caplog.text
+    assert f"trained on {away}, which is not here; it is merged into parent" in caplog.text
 
 
 @pytest.mark.parametrize(

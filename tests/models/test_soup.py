@@ -221,6 +221,22 @@ def test_other_vocabularies_are_refused_even_by_choice(pair, tmp_path):
         locate(averaged(*members), tmp_path)
 
 
+def test_a_tokenizer_written_by_another_version_has_the_same_vocabulary(pair, tmp_path):
+    for path, separate in zip(
+        pair, ((lambda a, b: f"{a} {b}"), (lambda a, b: [a, b])), strict=True
+    ):
+        content = json.loads((path / "tokenizer.json").read_text())
+        vocab = content["model"]["vocab"] | {"ab": 9000}
+        content["model"] = {"type": "BPE", "vocab": vocab, "merges": [separate("a", "b")]}
+        if separate("a", "b") == ["a", "b"]:
+            content["model"] |= {"ignore_merges": False}
+        (path / "tokenizer.json").write_text(json.dumps(content))
+    stages = [Stage(path.name, "custom", str(path)) for path in pair]
+    members = [Member(stages[0], 0.5, gives_tokenizer=True), Member(stages[1], 0.5)]
+    found = locate(averaged(*members), tmp_path)
+    assert digests.tokenizer_digest(found.path) == digests.tokenizer_digest(pair[0])
+
+
 # Writing
 
 
