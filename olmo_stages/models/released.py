@@ -104,7 +104,8 @@ def _departures(stage: Stage, path: Path) -> tuple[str, ...]:
     known = None if told is None or parent is None else _known(told, parent.revision)
     if parent is None or known is None:
         return ()
-    found = differences(str(path), digests.read_config(path), known)
+    every = differences(str(path), digests.read_config(path), known)
+    found = tuple(it for it in every if not it.changes)
     if not found:
         return ()
     return (

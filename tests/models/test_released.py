@@ -288,6 +288,8 @@ def test_of_ones_own_that_has_its_parents_shape_nothing_is_said(own):
     assert own(real("olmo3", "7b")) == ()
     assert own(real("olmo3", "7b", **EARLY), parent="base@stage1-step1000") == ()
     assert own(real("olmo3", "7b", sliding_window=512), parent=None) == ()
+    # Fine-tuned on shorter prompts: activations are computed as before.
+    assert own(real("olmo3", "7b", max_position_embeddings=32768)) == ()
 
 
 def test_of_another_architecture_that_alone_is_said(own):
