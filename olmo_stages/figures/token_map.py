@@ -28,7 +28,8 @@ def token_map(
     """Draw scores of an example's tokens: tokens to the right, layers upwards.
 
     The colours are purple and orange, which any colour vision tells apart, on either side of
-    `middle`; a few extreme tokens share the colours of the limits, so that the others can be seen.
+    `middle`; extreme tokens, and those of layers with far larger scores than others, share the
+    colours of the limits, so that the others can be seen.
     Where one part of the prompt (reasoning, answer, a turn) ends and the next begins is a line, and
     the parts are named above.
 
@@ -88,8 +89,14 @@ def token_map(
 
 
 def _reach(scores: Float[np.ndarray, "layer token"], middle: float) -> float:
-    distances = np.abs(scores[np.isfinite(scores)] - middle)
-    reach = float(np.quantile(distances, 0.98)) if len(distances) else 0.0
+    """How far the colours reach in a middling layer.
+
+    Scores are in units of the classes' distance, and far out where the classes hardly differ: one
+    such layer would leave all others without a colour.
+    """
+    known = [row[np.isfinite(row)] for row in scores]
+    reaches = [float(np.quantile(np.abs(row - middle), 0.98)) for row in known if len(row)]
+    reach = float(np.median(reaches)) if reaches else 0.0
     return reach if reach > 0 else 1.0
 
 

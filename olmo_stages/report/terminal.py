@@ -22,6 +22,7 @@ _TYPES = {"sliding_attention": "S", "full_attention": "F", "embedding": "E"}
 _LEGEND = {"S": "S = sliding attention", "F": "F = full attention", "E": "E = embeddings"}
 _STYLES = {"ok": "green", "cached": "cyan", "running": "yellow"}
 _LONGEST_ERROR = 200
+_LONGEST_VARIANT = 30  # longer ones, with the names of traits in them, are folded
 SINGLE = 1e-7
 """Relative resolution of activations in single precision."""
 # What the columns of a sweep's table show already.
@@ -132,6 +133,8 @@ def comparison_table(result: Result, job: Job, width: int = 100) -> Table | None
         cells = [name or job.analysis, row.metric.replace("_", " "), _place(row)]
         cells += [_number(row, wide=True), row.note]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row in shown else None)
+    variants = table.columns[0]
+    variants.no_wrap = max(len(str(cell)) for cell in variants.cells) <= _LONGEST_VARIANT
     return unclipped(whole(table), width)
 
 

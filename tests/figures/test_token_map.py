@@ -61,6 +61,15 @@ def test_colours_lie_evenly_around_the_middle():
     assert (flat["zmin"], flat["zmax"]) == (-0.5, 1.5)
 
 
+def test_one_layer_of_huge_scores_does_not_take_the_colours_of_the_others():
+    layers = [(i, "full_attention") for i in range(3)]
+    usual = np.random.default_rng(0).standard_normal((3, 4)) + 0.5
+    huge = usual * np.array([[100.0], [1.0], [1.0]])
+    for scores, most in ((usual, 3.5), (huge, 3.5), (usual * 100, 350.0)):
+        (heat,) = draw(scores, TOKENS, layers)["data"]
+        assert most / 10 < heat["zmax"] < most
+
+
 def test_long_examples_are_cut_and_say_so():
     tokens = [(i, "a", "text") for i in range(MOST_TOKENS + 50)]
     figure = draw(np.zeros((2, len(tokens))), tokens)

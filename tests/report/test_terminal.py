@@ -114,6 +114,17 @@ def test_an_interval_as_short_as_rounding_adds_no_digits(half, shown):
     assert shown in line_of(show(job_table(Result(rows), JOB)), "0")
 
 
+@pytest.mark.parametrize("name", ["reference->reference:source", "raw:" + "long trait " * 9])
+def test_a_variant_is_broken_only_where_it_is_very_long(name):
+    rows = (
+        *(row("cosine", 0.9, i, variant="", note="not distinguishable from it") for i in range(2)),
+        row("transfer_balanced_accuracy", 0.5, 0, variant=name, note="on held-out groups only"),
+    )
+    result = Result(rows, headline={"at layer": 0})
+    text = show(comparison_table(result, Job("cosine", SFT, BASE, "truth", {}), 70))
+    assert (name in text) == (len(name) <= 30)
+
+
 def test_notes_are_letters_that_the_caption_explains():
     rows = (row("auroc", 0.6, 0, note="length explains it"), row("auroc", 0.7, 1))
     text = show(job_table(Result(rows), JOB))
