@@ -121,7 +121,7 @@ def test_a_variant_is_broken_only_where_it_is_very_long(name):
         row("transfer_balanced_accuracy", 0.5, 0, variant=name, note="on held-out groups only"),
     )
     result = Result(rows, headline={"at layer": 0})
-    text = show(comparison_table(result, Job("cosine", SFT, BASE, "truth", {}), 70))
+    text = show(comparison_table(result, Job("cosine", SFT, BASE, "truth", {}), 60))
     assert (name in text) == (len(name) <= 30)
 
 
