@@ -109,7 +109,7 @@ def agreement(
     a, b = (indices[:, part] for part in halves_of)
     within_x = cosines(vx, vx, a, b).mean(axis=1)
     within_y = within_x if vy is vx else cosines(vy, vy, a, b).mean(axis=1)
-    stage = 2 * within_x / (1 + within_x)
+    stage = stepped_up(within_x)
     if y is None:
         unknown = np.full(len(keep), np.nan)
         return Agreement(unknown, unknown, stage, unknown)
@@ -118,8 +118,17 @@ def agreement(
         cosines(vx, vy, indices[:, 0], indices[:, 0]),
         corrected(across, within_x, within_y),
         stage,
-        2 * within_y / (1 + within_y),
+        stepped_up(within_y),
     )
+
+
+def stepped_up(halves: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    """Agreement of vectors of the full length, from that of halves.
+
+    Halves that are opposed, as axes of noise beside a massive dimension are, have no full length to
+    be stepped up to: there 2r/(1 + r) falls without limit, and the mirror image is taken instead.
+    """
+    return 2 * halves / (1 + np.abs(halves))
 
 
 def blocks(contrast: Contrast, seed: int) -> Bool[np.ndarray, "block row"]:

@@ -8,6 +8,7 @@ from olmo_stages.vectors.cells import Cells, Moments, Products
 from olmo_stages.vectors.contrast import contrasts
 from olmo_stages.vectors.jackknife import jackknifed
 from olmo_stages.vectors.layer import Centred
+from olmo_stages.vectors.refitted import stepped_up
 from olmo_stages.vectors.turns import turn
 from tests.vectors import literal
 
@@ -292,3 +293,8 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
     assert (its.low, its.high) == pytest.approx(
         (values.mean() - reach, values.mean() + reach), 1e-4
     )
+
+
+def test_opposed_halves_have_a_reliability_of_minus_one_and_not_without_limit():
+    halves = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    assert stepped_up(halves) == pytest.approx([-1, -2 / 3, 0, 2 / 3, 1])
