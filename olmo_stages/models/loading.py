@@ -119,6 +119,9 @@ def _explained(where: str) -> Iterator[None]:
             raise ModelError(f"{where}: {memory.NOT_LOADED}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "; download or save it again" if isinstance(error, SafetensorError) else ""
+        if isinstance(error, KeyError):
+            reason = f"transformers knows no {reason}, which its config.json asks for"
+            remedy = "; take the config.json that was saved with these weights"
         raise ModelError(f"{where} cannot be loaded: {reason}{remedy}") from error
 
 

@@ -125,11 +125,28 @@ def _said(where: str, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
                 f"{_REMEDY}"
             )
         return dict(given)
+    _check_one_way(where, given)
     if not given.get(kind) or not isinstance(given[kind], Mapping):
         raise ModelError(
             f"{where}: config.json has no rope_parameters for its {kind} layers; {_REMEDY}"
         )
     return dict(given[kind])
+
+
+def _check_one_way(where: str, given: Mapping[str, Any]) -> None:
+    """Refuse parameters of all layers beside those of each kind, of which they are not.
+
+    Raises:
+        ModelError: the parameters of all layers were lost when they were read.
+    """
+    full = given.get(FULL)
+    lost = _kind(given)
+    if lost != "default" and isinstance(full, Mapping) and _kind(full) != lost:
+        raise ModelError(
+            f"{where}: config.json has rope_parameters for all layers ({lost}) and by kind of layer "
+            f"({_kind(full)} in {FULL}), as transformers 5.13 and later save a config whose {lost} "
+            f"they have lost; {_REMEDY}"
+        )
 
 
 def _theta(where: str, config: Mapping[str, Any], scaling: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,13 @@ def test_an_unknown_architecture_is_one_line(copy):
     assert "\n" not in str(caught.value)
 
 
+def test_an_unknown_activation_is_named_with_a_remedy(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_act": "swishish"}))
+    with pytest.raises(ModelError, match=r"knows no 'swishish', which .*; take the config.json"):
+        load_here(copy)
+
+
 @pytest.mark.parametrize("version", ["5.0.0", "5.0.0rc1", "5.12.1"])
 def test_wrong_versions_of_transformers_are_refused(version):
     with pytest.raises(ModelError, match=r"install transformers>=5.13"):

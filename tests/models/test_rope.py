@@ -99,6 +99,20 @@ def test_one_yarn_for_all_layers_is_refused():
     assert config.rope_parameters[FULL]["rope_type"] == "default"
 
 
+def test_one_yarn_that_was_lost_and_saved_again_is_refused():
+    flat = {**YARN, "rope_theta": 500000.0}
+    lost = Olmo3Config.from_dict(
+        released_config(rope_parameters=flat, rope_scaling=None, rope_theta=None)
+    ).to_dict()
+    assert lost["rope_parameters"][FULL]["rope_type"] == "default"
+    with pytest.raises(
+        ModelError, match=r"all layers \(yarn\) and by kind of layer \(default in f"
+    ):
+        rope.expected("here", lost)
+    lost["rope_parameters"] |= NESTED
+    assert rope.expected("here", lost)[FULL].kind == "yarn"
+
+
 def test_one_default_for_all_layers_loses_nothing():
     found = asked(rope_parameters=DEFAULT, rope_scaling=None, max_position_embeddings=8192)
     assert {r.kind for r in found.values()} == {"default"}
