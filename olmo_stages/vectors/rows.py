@@ -240,7 +240,8 @@ def trait_rows(
             movable = found[i].nulls.exchangeable and found[j].nulls.exchangeable
             tested: dict[str, Sequence[Any]] = {}
             if movable and samples.shape[1]:
-                tested = _tested(two_sided(value, samples, rounding))
+                different = found[i].nulls.n_distinct * found[j].nulls.n_distinct
+                tested = _tested(two_sided(value, samples, rounding, 1 / different))
                 tested["note"] = [CHANCE if p > LEVEL else "" for p in tested["p_max"]]
             name = f"{variant}:{found[j].contrast.trait}"
             rows += table.by_layer("trait_cosine", name, value.tolist(), **tested)

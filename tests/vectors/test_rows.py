@@ -182,3 +182,12 @@ def test_an_axis_of_noise_has_not_turned(strength):
     assert any(row.p_max <= 0.05 for row in rows(result, "z", "raw:relabelled"))
     for row in rows(result, "cosine", "raw"):
         assert ("turned" in row.note) == (strength > 0)
+
+
+def test_no_p_of_two_traits_is_below_what_so_few_different_draws_allow():
+    examples = [e for name in ("hostile", "rude") for e in contrast_examples(3, 2, trait=name)]
+    source = planted(examples=examples, strength=9.0, shared=0.1, own=0.1)
+    found = compare(source, kind="pca", n_folds=2, n_permutations=499)
+    # Nine ways to match examples of one label in either trait, and the data's own pairs.
+    for row in rows(found, "trait_cosine", "raw:rude"):
+        assert min(row.p, row.p_max, row.q) >= 1 / 100
