@@ -143,9 +143,9 @@ def _check_one_way(where: str, given: Mapping[str, Any]) -> None:
     lost = _kind(given)
     if lost != "default" and isinstance(full, Mapping) and _kind(full) != lost:
         raise ModelError(
-            f"{where}: config.json has rope_parameters for all layers ({lost}) and by kind of layer "
-            f"({_kind(full)} in {FULL}), as transformers 5.13 and later save a config whose {lost} "
-            f"they have lost; {_REMEDY}"
+            f"{where}: config.json has rope_parameters for all layers ({lost}) and by kind of "
+            f"layer ({_kind(full)} in {FULL}), as transformers 5.13 and later save a config whose "
+            f"{lost} they have lost; {_REMEDY}"
         )
 
 
