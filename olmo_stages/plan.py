@@ -19,7 +19,7 @@ from olmo_stages import miniature
 from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.experiment import Experiment
 from olmo_stages.miniature.world import vocabulary
-from olmo_stages.models import digests
+from olmo_stages.models import adapter_files, digests
 from olmo_stages.models.compute import Compute
 from olmo_stages.shapes import WIDTHS, Widths
 from olmo_stages.soups import is_miniature
@@ -165,6 +165,7 @@ def _model(stage: Stage) -> _Model:
 
     Raises:
         ConfigError: it is not known without a download.
+        ModelError: an adapter that cannot be merged.
     """
     if stage.members:
         raise ConfigError(
@@ -177,6 +178,8 @@ def _model(stage: Stage) -> _Model:
         widths = Widths(shape.d_model, shape.d_ff, shape.n_heads, shape.n_heads, n_words)
         return _Model(widths, shape.n_layers, widths.parameters(shape.n_layers), 0)
     if (path := Path(stage.source).expanduser()).is_dir():
+        if adapter_files.holds_adapter(path):  # merged, it has the shape of its base
+            return _model(adapter_files.base_stage(stage, adapter_files.read_adapter(path)))
         return _on_disk(path)
     if stage.size == "custom":
         raise ConfigError(

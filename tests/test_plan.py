@@ -136,6 +136,16 @@ def test_a_directory_is_counted_from_its_files(own):
     assert found.download_bytes == 0
 
 
+def test_an_adapter_has_the_shape_of_its_base(tmp_path):
+    said = {"peft_type": "LORA", "base_model_name_or_path": "allenai/Olmo-3-7B-Think-SFT"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    words = ("model=custom", f"model.path={tmp_path}", "model.parent=think_sft", "size=7b")
+    found, base = needs(*words, "data=truth")
+    assert (found.stage, base.stage) == (tmp_path.name, "think_sft")
+    assert found.parameters == base.parameters == PARAMETERS["olmo3", "7b"]
+
+
 def test_a_directory_without_a_shape_is_refused(own):
     path, _ = own
     config = json.loads((path / "config.json").read_text())
