@@ -24,6 +24,8 @@ CHANCE = "not distinguishable from the null"
 UNRELIABLE = "reliability not above zero"
 SAME = "same weights"
 TURNED = "turned more than the null"
+MORE = "turned more than unrelated contrasts"
+LESS = "turned less than unrelated contrasts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +127,7 @@ class Found:
         for i in range(len(self.turns)):
             said = [SAME] if self.same else []
             said += [] if judged is None else filter(None, [self._verdict(*judged, i)])
+            said += filter(None, [self._beside_unrelated(i)])
             said += [] if self.reliable[i] else [UNRELIABLE]
             notes.append("; ".join(said))
         return tuple(notes)
@@ -135,6 +138,17 @@ class Found:
             return ""
         turned = both_sided.p_max[i] <= LEVEL and one_sided.z[i] < 0
         return TURNED if turned and self.reliable[i] else CHANCE
+
+    def _beside_unrelated(self, i: int) -> str:
+        """Where the classes lie far apart a relabelled contrast is the trait again, only weaker.
+
+        What then tells whether the trait turned by itself are contrasts of the same texts that have
+        no part in it.
+        """
+        judged = self.against.get(("raw", "unrelated"))
+        if judged is None or not self.reliable[i] or judged[1].p_max[i] > LEVEL:
+            return ""
+        return MORE if judged[1].z[i] < 0 else LESS
 
 
 def _reference(turn: Turn) -> Side:

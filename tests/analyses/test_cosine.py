@@ -81,8 +81,18 @@ def test_a_kept_vector_stands_out_of_its_nulls_and_a_turned_one_does_not(found, 
     for row in rows(found, "cosine"):
         assert row.value < row.null
         assert row.p_max > 0.9
-        assert row.note == "turned more than the null"
+        assert row.note == "turned more than the null; turned more than unrelated contrasts"
     assert all(row.value < -2 for row in rows(found, "z", "raw:relabelled"))
+
+
+def test_where_the_classes_lie_far_apart_unrelated_contrasts_tell_that_the_vector_turned():
+    turned = compare(planted(60, strength=30.0))
+    # Relabelled contrasts are then along the trait too, and turn with it.
+    assert all(row.p > 0.05 for row in rows(turned, "z", "raw:relabelled"))
+    for row in rows(turned, "cosine"):
+        assert row.note.endswith("; turned more than unrelated contrasts")
+    for row in rows(compare(planted(0, strength=30.0)), "cosine"):
+        assert "turned more" not in row.note
 
 
 @pytest.mark.parametrize("shuffle", [True, False], ids=["shuffled", "true"])

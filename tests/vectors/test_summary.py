@@ -38,7 +38,8 @@ def test_the_headline_is_about_the_layer_where_the_vector_turned_most(found):
     assert head["at layer"] == best_layer(found) == 1
     row = rows(found, "cosine")[1]
     assert (head["cosine"], head["null"], head["p (max)"]) == (row.value, row.null, row.p_max)
-    assert head["note"] == row.note == "turned more than the null"
+    assert head["note"] == row.note
+    assert str(row.note).startswith("turned more than the null; turned more than unrelated")
     assert head["reliability"] == rows(found, "reliability", "stage:raw")[1].value
     assert head["z"] == f"{rows(found, 'z', 'raw:relabelled')[1].value:+.1f}"
     mean = rows(found, "corrected_cosine_mean", layer_type="")[0]
