@@ -404,7 +404,7 @@ def test_a_shard_that_is_cut_off_is_refused(released):
 
 def test_locate_refuses_a_directory_without_config(copy, tmp_path):
     (copy / "config.json").unlink()
-    with pytest.raises(ModelError, match="there is no config.json"):
+    with pytest.raises(ModelError, match=r"there is no config\.json"):
         locate(stage(copy), tmp_path)
 
 
