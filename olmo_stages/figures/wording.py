@@ -14,6 +14,9 @@ TYPE_NAMES = {
 MOST = 7
 """Decimals that float32 activations can bear."""
 
+WIDE = 0.1
+"""Length of an interval whose upper end, however near 1, needs no more decimals than its lower."""
+
 SMALL = 5e-4
 """Below this three decimals would show 0."""
 
@@ -67,12 +70,19 @@ def decimals(value: float, least: int = 3, most: int = MOST) -> int:
     return min(most, -math.floor(math.log10(1 - abs(value))))
 
 
+def needed(value: float, low: float | None, high: float | None) -> int:
+    """How many decimals a number and its interval, where there is one, need."""
+    if low is None or high is None or high - low >= WIDE:
+        return decimals(value)
+    return max(decimals(value), decimals(high))
+
+
 def written(value: float, low: float | None = None, high: float | None = None) -> str:
     """Return a number, with its interval where there is one, all with the decimals they need."""
     if 0 < abs(value) < SMALL:
         form = ".1e"
     else:
-        digits = max(decimals(value), 0 if high is None else decimals(high))
+        digits = needed(value, low, high)
         # An interval whose ends look the same says less than it could.
         while low != high and _same(low, high, digits) and digits < MOST:
             digits += 1

@@ -12,7 +12,7 @@ from operator import attrgetter
 from rich.table import Table
 from rich.text import Text
 
-from olmo_stages.figures.wording import SMALL, decimals, written
+from olmo_stages.figures.wording import SMALL, needed, written
 from olmo_stages.records import Job
 from olmo_stages.report.layout import NOTHING, needed_width, new_table, plain, unclipped, whole
 from olmo_stages.statuses import Status
@@ -268,7 +268,7 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
     digits = "+.3f" if row.metric.endswith(("difference", "change")) else ".3f"
     same = wide and _spread(row) and _rounded(row.ci_low) == _rounded(row.ci_high)
     tiny = row.metric.endswith("change") and abs(row.value) < SMALL
-    near = max(decimals(row.value), decimals(row.ci_high or 0.0) if wide else 0) > 3
+    near = needed(row.value, row.ci_low if wide else None, row.ci_high if wide else None) > 3
     if same or tiny or near:
         ends = (row.ci_low, row.ci_high) if wide else (None, None)
         return written(row.value, *ends)

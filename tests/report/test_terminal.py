@@ -114,6 +114,16 @@ def test_an_interval_as_short_as_rounding_adds_no_digits(half, shown):
     assert shown in line_of(show(job_table(Result(rows), JOB)), "0")
 
 
+@pytest.mark.parametrize(
+    ("low", "shown"),
+    [(-0.9999988, "-0.929 [-1.00, 1.00]"), (0.9999, "0.9999500 [0.9999000, 0.9999999]")],
+)
+def test_an_interval_that_is_wide_needs_no_digits_at_its_upper_end(low, shown):
+    value = -0.929 if low < 0 else 0.99995
+    rows = (row("cosine", value, 0, ci_low=low, ci_high=0.9999999),)
+    assert shown in line_of(show(job_table(Result(rows), JOB)), "0")
+
+
 @pytest.mark.parametrize("name", ["reference->reference:source", "raw:" + "long trait " * 9])
 def test_a_variant_is_broken_only_where_it_is_very_long(name):
     rows = (
