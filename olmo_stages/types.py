@@ -278,6 +278,15 @@ class ActivationSource(Protocol):
         """The same, one layer at a time, so that one layer is in memory."""
         ...
 
+    def prefetch(
+        self,
+        stage: Stage,
+        captures: Sequence[tuple[Site, Position]],
+        layers: tuple[int, ...] | None = None,
+    ) -> None:
+        """Have several sites and positions at hand after one forward pass; None = all layers."""
+        ...
+
     def readings(self, stage: Stage) -> tuple[Reading, ...]:
         """The tokens of every example as `stage` reads them, without a forward pass."""
         ...

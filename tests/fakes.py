@@ -43,6 +43,7 @@ class FakeSource:
     change: Callable[[Activations], Activations] = lambda acts: acts
     parts: Sequence[tuple[str, ...]] = ()
     asked: list[str] = dataclasses.field(default_factory=list)
+    fetched: list[tuple] = dataclasses.field(default_factory=list)
 
     def __call__(self, stage, *, site="resid_post", position="last", layers=None):
         self.asked.append(stage.label)
@@ -80,6 +81,9 @@ class FakeSource:
         chosen = tuple(range(len(self.make(stage)))) if layers is None else tuple(layers)
         for layer in chosen:
             yield self(stage, site=site, position=position, layers=(layer,))
+
+    def prefetch(self, stage, captures, layers=None):
+        self.fetched.append((stage.label, tuple(captures), layers))
 
     def readings(self, stage):
         acts = self(stage, layers=(0,))

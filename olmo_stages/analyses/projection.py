@@ -198,8 +198,12 @@ class _Run:
         if wanted is None and self.vector is not None:
             wanted = self.vector.layers
         layers = None if wanted is None else tuple(sorted(wanted))
+        site, pooled = self.place
         try:
-            return self.source.stream(stage, site=self.place[0], position=position, layers=layers)
+            if self.options.tokens and stage == self.stage:
+                # Asked for one after the other, they would be two forward passes.
+                self.source.prefetch(stage, [(site, pooled), (site, "tokens")], layers)
+            return self.source.stream(stage, site=site, position=position, layers=layers)
         except ConfigError as error:
             if self.vector is None or self.options.layers is not None:
                 raise

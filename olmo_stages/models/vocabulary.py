@@ -14,7 +14,6 @@ from typing import Any
 
 from olmo_stages.errors import ModelError
 
-N_BYTES = 256
 N_ORDINARY = 100256
 """Tokens of OLMo 2 and 3 that are bytes or made by merges; the others are added ones."""
 

@@ -37,11 +37,6 @@ class Extractor(Protocol):
         """Whether targets must have pairs."""
         ...
 
-    @property
-    def linear(self) -> bool:
-        """Whether it is the mean difference of features that do not depend on the labels."""
-        ...
-
     def __call__(
         self, x: Float32[np.ndarray, "row d_model"], targets: Targets
     ) -> Float32[np.ndarray, "target d_model"]:
@@ -51,15 +46,6 @@ class Extractor(Protocol):
             x: activations of one layer, the rows of a contrast; they need not be centred.
             targets: which rows are told apart; one without both classes gives a vector of zeros.
         """
-        ...
-
-
-@runtime_checkable
-class LinearExtractor(Extractor, Protocol):
-    """One whose vectors are mean differences of `features`."""
-
-    def features(self, x: Float32[np.ndarray, "row d_model"]) -> Float32[np.ndarray, "row d_model"]:
-        """Features whose mean difference is the vector, from centred activations."""
         ...
 
 
@@ -104,11 +90,6 @@ class MeanDifference:
         """Pairs make no difference to the means."""
         return False
 
-    @property
-    def linear(self) -> bool:
-        """It is linear in the labels."""
-        return True
-
     def features(self, x: Float32[np.ndarray, "row d_model"]) -> Float32[np.ndarray, "row d_model"]:
         """The activations themselves."""
         return x
@@ -147,11 +128,6 @@ class LDA:
     def needs_pairs(self) -> bool:
         """Pairs make no difference to means and covariance."""
         return False
-
-    @property
-    def linear(self) -> bool:
-        """With the covariance of all examples it is linear in the labels."""
-        return True
 
     def ridge(self, x: Float[np.ndarray, "row d_model"]) -> float:
         """What is added to the sums of squares of centred activations, in their units."""

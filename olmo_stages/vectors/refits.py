@@ -35,11 +35,6 @@ class PCA:
         """It is made of differences within pairs."""
         return True
 
-    @property
-    def linear(self) -> bool:
-        """It is refitted."""
-        return False
-
     def __call__(
         self, x: Float32[np.ndarray, "row d_model"], targets: Targets
     ) -> Float32[np.ndarray, "target d_model"]:
@@ -110,11 +105,6 @@ class Logistic:
     @property
     def needs_pairs(self) -> bool:
         """Pairs make no difference to the fit."""
-        return False
-
-    @property
-    def linear(self) -> bool:
-        """It is refitted."""
         return False
 
     def __call__(

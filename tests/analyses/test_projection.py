@@ -481,6 +481,7 @@ class TokenSource:
 
     def __init__(self, examples, tokens, *, repeat=1, cut=0):
         self.examples = tuple(examples)
+        self.fetched = []
         self._parts = []
         for i in range(len(examples)):
             parts = PARTS if i % 4 < 2 else PARTS[:4]
@@ -493,6 +494,9 @@ class TokenSource:
             ]
             for it, parts in zip(tokens, self._parts, strict=True)
         ]
+
+    def prefetch(self, stage, captures, layers=None):
+        self.fetched.append((stage.label, tuple(captures), layers))
 
     def __call__(self, stage, *, site="resid_post", position="mean", layers=None):
         chosen = tuple(range(self._tokens[0].shape[0])) if layers is None else layers
@@ -570,6 +574,15 @@ def test_token_means_are_the_pooled_scores(with_tokens):
         np.testing.assert_allclose(means, pooled[layer], atol=1e-5)  # float32 scores of size 1
     # Every token counted: text, think, answer and tags.
     assert len(names) == sum(6 if i % 4 < 2 else 3 for i in range(48))
+
+
+def test_texts_and_tokens_are_read_in_one_forward_pass(with_tokens):
+    source, _ = with_tokens
+    wanted = (("resid_post", "mean"), ("resid_post", "tokens"))
+    assert set(source.fetched) == {(BASE.label, wanted, None)}
+    without = TokenSource(source.examples, token_values(source.examples))
+    run(without, stage=BASE, reference=None, tokens=False)
+    assert not without.fetched
 
 
 def test_parts_are_means_of_examples_then_of_groups(with_tokens):
