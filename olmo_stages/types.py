@@ -408,6 +408,34 @@ class Finished:
     result: Result
 
 
+@dataclass(frozen=True)
+class Change:
+    """Which number of an analysis tells how far a stage is from another, as `CHANGE` of its module.
+
+    The lineage of a report carries it on its edges. It is looked for among the rows of the job of
+    the stage whose reference is the parent, then among those of `across` about the two stages.
+
+    Args:
+        name: short name, e.g. `CKA`.
+        says: what the number is, in a phrase.
+        metric: of the rows of a job.
+        variant: of the rows of a job.
+        metric_across: of the rows of `across`; empty = there are none.
+        variant_across: of the rows of `across`.
+        unchanged: its value for two equal models.
+        resampled: what its interval is over, e.g. `95 % bootstrap interval over groups`.
+    """
+
+    name: str
+    says: str
+    metric: str
+    variant: str
+    metric_across: str = ""
+    variant_across: str = ""
+    unchanged: float | int = 0.0
+    resampled: str = ""
+
+
 @runtime_checkable
 class Across(Protocol):
     """What the module of an analysis may define as `across`: all jobs of a sweep seen together."""

@@ -1,0 +1,1 @@
+"""All measurements of sweeps as one table, for notebooks and other programs."""
