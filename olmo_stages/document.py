@@ -4,6 +4,7 @@ The page, the W&B report and the terminal all show a `Study`; none of them reads
 """
 
 import datetime
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -130,6 +131,17 @@ class Shift:
     section: str
     row: Measurement | None
     why: str = ""
+
+    @property
+    def holds_unchanged(self) -> bool | None:
+        """Whether the interval holds the value for two equal models; None without an interval."""
+        row = self.row
+        if row is None or row.ci_low is None or row.ci_high is None:
+            return None
+        ends = (row.ci_low, row.ci_high)
+        return (
+            ends[0] <= self.change.unchanged <= ends[1] if all(map(math.isfinite, ends)) else None
+        )
 
 
 @dataclass(frozen=True, eq=False)
