@@ -412,8 +412,10 @@ class Finished:
 class Change:
     """Which number of an analysis tells how far a stage is from another, as `CHANGE` of its module.
 
-    The lineage of a report carries it on its edges. It is looked for among the rows of the job of
-    the stage whose reference is the parent, then among those of `across` about the two stages.
+    The lineage of a report carries it on its edges. Where the names of the rows depend on options,
+    the module has a function `change` instead, from its rows to a `Change` or None. It is looked
+    for among the rows about all layers of the job of the stage whose reference is the parent, then
+    among those of `across` about the two stages (`olmo_stages.edges`).
 
     Args:
         name: short name, e.g. `CKA`.
@@ -424,6 +426,9 @@ class Change:
         variant_across: of the rows of `across`.
         unchanged: its value for two equal models.
         resampled: what its interval is over, e.g. `95 % bootstrap interval over groups`.
+        trait: of the rows; None = whatever it is, so that they may be about one only.
+        reverse: what it is with the two stages exchanged: the `same`, `negated`, or nothing that
+            could be told from it.
     """
 
     name: str
@@ -434,6 +439,8 @@ class Change:
     variant_across: str = ""
     unchanged: float | int = 0.0
     resampled: str = ""
+    trait: str | None = None
+    reverse: Literal["", "same", "negated"] = ""
 
 
 @runtime_checkable

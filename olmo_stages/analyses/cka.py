@@ -33,7 +33,9 @@ from olmo_stages.similarity.tidy import Labels
 from olmo_stages.types import (
     Activations,
     ActivationSource,
+    Change,
     Finished,
+    Measurement,
     Position,
     Result,
     Site,
@@ -153,6 +155,26 @@ class CKA:
 def across(jobs: Sequence[Finished]) -> Result | None:
     """Stage x stage matrices of a sweep, from what its jobs kept."""
     return stage_matrices(jobs)
+
+
+def change(measurements: Sequence[Measurement]) -> Change | None:
+    """The mean over layers of the measure that its maps are of."""
+    maps = [row.metric for row in measurements if row.metric.endswith("_map")]
+    if not maps:
+        return None
+    name = maps[0].removesuffix("_map")
+    declared = choice.pair_table(name, batch=4, neighbours=1).declared
+    return Change(
+        name="CKA" if declared.title.endswith("CKA") else declared.title,
+        says=f"{declared.title} of each layer with the parent's, mean over layers",
+        metric=f"{name}_mean",
+        variant="raw",
+        metric_across=f"{name}_stages",
+        variant_across="raw",
+        unchanged=declared.high,
+        resampled="95 % interval over groups of examples",
+        reverse="same",
+    )
 
 
 class _Run:

@@ -26,6 +26,7 @@ from olmo_stages.progress import progress
 from olmo_stages.types import (
     Activations,
     ActivationSource,
+    Change,
     Finished,
     Position,
     Result,
@@ -45,6 +46,18 @@ from olmo_stages.vectors.streamed import LayerFound, Trait, read_layer
 from olmo_stages.vectors.summary import figures, headline
 from olmo_stages.vectors.trajectory import trajectories
 from olmo_stages.vectors.transfer import transfer
+
+CHANGE = Change(
+    name="cosine",
+    says="cosine of the trait's vector with the parent's, corrected for the noise of both, mean "
+    "over the layers where both are reliable",
+    metric="corrected_cosine_mean",
+    variant="raw",
+    unchanged=1.0,
+    resampled="95 % jackknife interval over groups of examples, as wide as if all layers erred "
+    "together",
+    reverse="same",
+)
 
 
 @dataclass(frozen=True)

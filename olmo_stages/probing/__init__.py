@@ -1,0 +1,1 @@
+"""What the probe analysis is made of."""
