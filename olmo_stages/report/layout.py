@@ -1,6 +1,7 @@
 """How tables are laid out: plain boxes, whole numbers, and no wider than they must be."""
 
 import math
+import string
 
 from rich import box
 from rich.cells import cell_len
@@ -55,3 +56,18 @@ def whole(table: Table) -> Table:
 def plain(value: float, digits: str) -> str:
     """Return a number in the format `digits`, or a dash where it is undefined."""
     return format(value, digits) if math.isfinite(value) else NOTHING
+
+
+def printable(text: str) -> str:
+    """Return text on one line, without codes that would steer the terminal or turn its writing."""
+    return "".join(it if it.isprintable() else _shown(it) for it in text)
+
+
+def letter(index: int) -> str:
+    """Return what stands for a note: a, b, ..., then numbers."""
+    letters = string.ascii_lowercase
+    return letters[index] if index < len(letters) else str(index + 1)
+
+
+def _shown(character: str) -> str:
+    return " " if character.isspace() else character.encode("unicode_escape").decode()

@@ -4,7 +4,6 @@ Columns come from what a result holds, never from the name of an analysis.
 """
 
 import math
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -14,7 +13,16 @@ from rich.text import Text
 
 from olmo_stages.figures.wording import SMALL, needed, written
 from olmo_stages.records import Job
-from olmo_stages.report.layout import NOTHING, needed_width, new_table, plain, unclipped, whole
+from olmo_stages.report.layout import (
+    NOTHING,
+    letter,
+    needed_width,
+    new_table,
+    plain,
+    printable,
+    unclipped,
+    whole,
+)
 from olmo_stages.statuses import Status
 from olmo_stages.types import EMBEDDING_LAYER, Measurement, Result
 
@@ -230,19 +238,14 @@ def _title(job: Job) -> str:
 def _caption(rows: Sequence[Measurement], notes: Sequence[str]) -> str:
     kinds = {_TYPES.get(row.layer_type, "") for row in rows}
     legend = ", ".join(text for kind, text in _LEGEND.items() if kind in kinds)
-    lines = [f"{_letter(index)}: {note}" for index, note in enumerate(notes)]
+    lines = [f"{letter(index)}: {printable(note)}" for index, note in enumerate(notes)]
     if any(row.p_max is not None for row in rows):
         lines.insert(0, "p max: p against the null of the maximum over layers (or pairs of layers)")
     return "\n".join([legend, *lines] if legend else lines)
 
 
 def _letters(rows: Iterable[Measurement], notes: Sequence[str]) -> str:
-    return " ".join(sorted({_letter(notes.index(row.note)) for row in rows if row.note}))
-
-
-def _letter(index: int) -> str:
-    letters = string.ascii_lowercase
-    return letters[index] if index < len(letters) else str(index + 1)
+    return " ".join(sorted({letter(notes.index(row.note)) for row in rows if row.note}))
 
 
 def _layer_order(layer: int | None) -> float:
@@ -331,5 +334,5 @@ def _job_name(status: Status, keys: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 1] + "…"
