@@ -6,9 +6,7 @@ What W&B does wrong becomes one warning. wandb is imported only when a job is re
 import dataclasses
 import json
 import logging
-import os
 import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +18,24 @@ from olmo_stages.errors import ConfigError
 from olmo_stages.provenance import redact
 from olmo_stages.records import MEASUREMENTS, TENSORS, TRACKING, Job, mark_digest, read_mark
 from olmo_stages.tracking.containment import brief, comes_from_wandb, surroundings
-from olmo_stages.tracking.reachability import answers, netrc_has, remember_failure
-from olmo_stages.tracking.run_layout import history, metric_name, run_name, run_tags, summary
+from olmo_stages.tracking.reachability import (
+    answers,
+    has_key,
+    question_address,
+    remember_failure,
+)
+from olmo_stages.tracking.run_layout import (
+    TABLE,
+    artifact_name,
+    figure_name,
+    group_name,
+    history,
+    metric_name,
+    run_name,
+    run_tags,
+    summary,
+)
+from olmo_stages.tracking.sent import read_note, sync_line
 from olmo_stages.types import Measurement, Result, check_choice
 
 Mode = Literal["auto", "online", "offline"]
@@ -111,7 +125,7 @@ class Wandb:
         digest = mark_digest(read_mark(folder))
         target = {"backend": "wandb", "project": self.project, "entity": self.entity}
         target |= {"run_id": job.run_id, "result": digest}
-        earlier = _read_note(folder / TRACKING)
+        earlier = read_note(folder)
         if earlier is not None and all(earlier.get(key) == it for key, it in target.items()):
             return _line(earlier) + " (recorded before)"
         copy = _Copy(job, result, folder, group, config, digest)
@@ -121,7 +135,8 @@ class Wandb:
             if sent is None:
                 return None
             if sent["whole"]:
-                write_file(folder / TRACKING, json.dumps({**target, **sent}, indent=2).encode())
+                note = {**target, **sent, "group": group_name(group)}
+                write_file(folder / TRACKING, json.dumps(note, indent=2).encode())
         except Exception as error:
             if not comes_from_wandb(error):
                 raise
@@ -192,7 +207,7 @@ class Wandb:
                 entity=self.entity,
                 id=job.run_id,
                 name=run_name(job)[:_LONGEST_NAME],
-                group=copy.group[:_LONGEST_NAME],
+                group=group_name(copy.group),
                 job_type=job.analysis[:_LONGEST_NAME],
                 tags=run_tags(job, self.tags),
                 config=copy.whole_config(),
@@ -217,16 +232,12 @@ def _give_up_on_server() -> None:
     import wandb
 
     try:
-        remember_failure(_question_address(wandb.setup().settings.base_url))
+        remember_failure(question_address(wandb.setup().settings.base_url))
         wandb.teardown()
     except Exception as error:
         if not comes_from_wandb(error):
             raise
         _logger.debug("W&B: %s", brief(error))
-
-
-def _question_address(base_url: str) -> str:
-    return f"{base_url.rstrip('/')}/graphql"
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,10 +268,9 @@ def _possible_mode() -> Literal["online", "offline", "disabled"]:
     settings = wandb.setup().settings
     if settings.mode == "disabled":
         return "disabled"
-    key = settings.api_key or settings.identity_token_file or netrc_has(settings.base_url)
-    if settings.mode in {"offline", "dryrun"} or not key:
+    if settings.mode in {"offline", "dryrun"} or not has_key(settings):
         return "offline"
-    if not answers(_question_address(settings.base_url)):
+    if not answers(question_address(settings.base_url)):
         _warn_once(f"W&B: {settings.base_url} does not answer; recording offline")
         return "offline"
     return "online"
@@ -281,10 +291,8 @@ def _fill(run: Any, copy: _Copy) -> None:  # noqa: ANN401  (a wandb run)
             run.log(values, step=step)
     columns: list[Any] = [it.name for it in dataclasses.fields(Measurement)]
     rows: list[Any] = [[getattr(row, it) for it in columns] for row in result.measurements]
-    media: dict[str, Any] = {"measurements": wandb.Table(columns=columns, data=rows)}
-    media |= {
-        f"figures/{metric_name(name)}": _figure(text) for name, text in result.figures.items()
-    }
+    media: dict[str, Any] = {TABLE: wandb.Table(columns=columns, data=rows)}
+    media |= {figure_name(name): _figure(text) for name, text in result.figures.items()}
     run.log(media, step=max(len(layers), run.starting_step))
     run.log_artifact(_artifact(copy))
     run.summary.update(summary(result, job.analysis))
@@ -301,7 +309,7 @@ def _figure(text: str) -> Any:  # noqa: ANN401  (wandb is imported late)
 def _artifact(copy: _Copy) -> Any:  # noqa: ANN401  (wandb is imported late)
     import wandb
 
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{copy.job.analysis}-{copy.job.run_id}")
+    name = artifact_name(copy.job.analysis, copy.job.run_id)
     artifact = wandb.Artifact(name, type="result", metadata={"result_digest": copy.digest})
     tables = read_mark(copy.folder).get("tables", {}).values()
     for file in (MEASUREMENTS, TENSORS, *tables):
@@ -334,17 +342,7 @@ def _drop_superseded(place: Path, run_id: str) -> None:
 def _line(sent: Mapping[str, Any]) -> str:
     if sent["url"] is not None:
         return f"W&B: {sent['url']}"
-    place = os.path.relpath(sent["place"])
-    place = sent["place"] if place.startswith(os.pardir) else place
-    return f"W&B, offline; to upload: wandb sync {shlex.quote(place)}"
-
-
-def _read_note(path: Path) -> dict[str, Any] | None:
-    try:
-        note = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) and {"url", "place"} <= note.keys() else None
+    return f"W&B, offline; to upload: {sync_line([Path(sent['place'])])}"
 
 
 def _warn_once(message: str) -> None:

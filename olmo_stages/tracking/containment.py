@@ -7,6 +7,8 @@ from pathlib import Path
 
 from olmo_stages.provenance import redact
 
+_THEIRS = frozenset({"wandb", "wandb_workspaces"})
+
 
 @contextmanager
 def surroundings(place: Path) -> Iterator[None]:
@@ -38,7 +40,7 @@ def comes_from_wandb(error: Exception) -> bool:
     """
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "wandb":
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _THEIRS:
             return True
         trace = trace.tb_next
     return isinstance(error, OSError)

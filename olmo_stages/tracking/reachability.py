@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPMessage
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 PATIENCE = 2.0
@@ -54,6 +54,17 @@ def answers(url: str, patience: float = PATIENCE) -> bool:
 def remember_failure(url: str) -> None:
     """Count the server as silent for five minutes."""
     _failures[url] = time.monotonic()
+
+
+def question_address(base_url: str) -> str:
+    """Return where a W&B server takes questions."""
+    return f"{base_url.rstrip('/')}/graphql"
+
+
+def has_key(settings: Any) -> bool:  # noqa: ANN401  (wandb is imported late)
+    """Return whether W&B's settings, or the user's netrc file, hold what logs in."""
+    given = settings.api_key or settings.identity_token_file
+    return bool(given) or netrc_has(settings.base_url)
 
 
 def netrc_has(url: str) -> bool:

@@ -13,7 +13,11 @@ from typing import Any
 from olmo_stages.records import Job
 from olmo_stages.types import Measurement, Result
 
+TABLE = "measurements"
+"""Name of the table of all measurements of a run."""
+
 _LONGEST_TAG = 64  # W&B refuses longer ones
+_LONGEST_GROUP = 128
 
 
 def run_name(job: Job) -> str:
@@ -26,6 +30,21 @@ def run_tags(job: Job, more: Sequence[str]) -> list[str]:
     """Return stage, size, data set, analysis and `more`, each once and short enough."""
     tags = [job.stage.label, job.stage.size, job.data, job.analysis, *map(str, more)]
     return list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag))
+
+
+def group_name(sweep: str) -> str:
+    """Return the group of the runs of a sweep."""
+    return sweep[:_LONGEST_GROUP]
+
+
+def artifact_name(analysis: str, run_id: str) -> str:
+    """Return the name of the artifact with the files of a result."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{analysis}-{run_id}")
+
+
+def figure_name(name: str) -> str:
+    """Return the name under which a figure of a result is logged."""
+    return f"figures/{metric_name(name)}"
 
 
 def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str, float | int]]:
