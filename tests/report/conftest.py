@@ -3,8 +3,6 @@
 import pytest
 from filelock import FileLock
 
-from tests.report import swept
-
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory, worker_id):
@@ -12,6 +10,8 @@ def outputs(tmp_path_factory, worker_id):
 
     Made once, whichever worker comes first.
     """
+    from tests.report import swept  # late: it needs every analysis
+
     root = tmp_path_factory.getbasetemp()
     root = root if worker_id == "master" else root.parent
     made = root / "swept"
