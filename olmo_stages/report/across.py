@@ -1,7 +1,8 @@
 """What the jobs of a sweep say together, from their files alone: no model, no forward pass.
 
 An analysis that can put jobs together defines a function `across` (`olmo_stages.types.Across`) in
-its module. What it returns is a result like any other, in SWEEP/across/ANALYSIS.DATA.
+its module. What it returns is a result like any other, in SWEEP/across/ANALYSIS.DATA. It is made
+anew only where the jobs, their numbers or the code are others than before.
 """
 
 import contextlib
@@ -14,26 +15,17 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import olmo_stages
 from olmo_stages.atomic import safe_name
-from olmo_stages.data.responses import OWN
 from olmo_stages.errors import ConfigError, OlmoStagesError, StoreError
-from olmo_stages.lineage import lineage_order
 from olmo_stages.models.compute import FULL_PRECISION, of_quantised
-from olmo_stages.records import (
-    Recorded,
-    Status,
-    Times,
-    is_finished,
-    now,
-    provenance,
-    read,
-    read_mark,
-    write,
-)
-from olmo_stages.records import canonical_json as canonical
+from olmo_stages.records import Status, Times, is_finished, now, provenance, read, read_mark, write
+from olmo_stages.report.pool import Done, Group, pool
 from olmo_stages.types import Finished, Result
 
 FOLDER = "across"
@@ -41,97 +33,24 @@ FOLDER = "across"
 
 _MARK = "result.json"
 _OURS = re.compile(r"olmo_stages\.analyses\.\w+")
-# What may differ between the stages of a group. Released stages differ in their chat templates,
-# which are part of the tokenizer's files, and early checkpoints in their context, without any
-# prompt being another one: prompts are made by this project's own formats.
-_OF_A_STAGE = frozenset({"weights", "random_init", "tokenizer", "max_length"})
+# Rooms that no analysis imports, so that a change in them changes no assembled number or figure.
+_SHOWS = frozenset({"report", "tracking"})
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """A finished job, read back."""
+class Assembled:
+    """What came of a group of jobs.
 
-    recorded: Recorded
+    Args:
+        group: the jobs.
+        folder: of the result; None where there is none.
+        warnings: why there is none, or what is left out of it, one line each.
+    """
 
-    @property
-    def about(self) -> Mapping[str, Any]:
-        return self.recorded.provenance["job"]
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """Labels of the stage and of the reference, the latter empty where there is none."""
-        reference = self.about["reference"]
-        return self.about["stage"]["label"], "" if reference is None else reference["label"]
-
-    @property
-    def target(self) -> str:
-        """Dotted name of the analysis's class, as the configuration gave it."""
-        config = self.recorded.provenance["config"]
-        analysis = config.get("analysis")
-        target = analysis.get("_target_") if isinstance(analysis, Mapping) else None
-        return target or f"olmo_stages.analyses.{self.about['analysis']}."
-
-    def key(self) -> dict[str, Any]:
-        """What jobs must share to be put together."""
-        identity = self.about["identity"]
-        passes = identity["activations"]
-        sides = [it for it in (self.about["stage"], self.about["reference"]) if it is not None]
-        sizes = [it["size"] for it in sides if it["size"] != "custom"]
-        return {
-            "analysis": self.about["analysis"],
-            "target": self.target,
-            "data": self.about["data"],
-            "data_digest": self.recorded.provenance["data_digest"],
-            "size": sizes[0] if sizes else "custom",
-            "options": identity["options"],
-            "version": identity["version"],
-            "seed": identity["seed"],
-            "pass": {name: it for name, it in passes.items() if name not in self._differing},
-            "responses": identity.get("responses"),
-        }
-
-    def models(self) -> dict[str, str]:
-        """Identity of the model behind each label."""
-        stage, reference = self.labels
-        identity = self.about["identity"]
-        sides = {stage: (self.about["stage"], identity["activations"])}
-        if reference:
-            sides[reference] = (self.about["reference"], identity["reference"])
-        read = {"data"} if self._reads_own else set()
-        return {
-            label: canonical([about["size"], {k: it for k, it in passes.items() if k not in read}])
-            for label, (about, passes) in sides.items()
-        }
-
-    @property
-    def _reads_own(self) -> bool:
-        """Whether each stage reads what it wrote itself, and so other data than the next one."""
-        responses = self.about["identity"].get("responses")
-        return responses is not None and responses["mode"] == OWN
-
-    @property
-    def _differing(self) -> frozenset[str]:
-        return _OF_A_STAGE | {"data"} if self._reads_own else _OF_A_STAGE
-
-    def summary(self) -> dict[str, str]:
-        """What the assembled result's record says of the job."""
-        stage, reference = self.labels
-        return {
-            "digest": self.about["digest"],
-            "stage": stage,
-            "reference": reference,
-            "result": self.recorded.digest,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Jobs that are seen together, in the order of the lineage."""
-
-    key: Mapping[str, Any]
-    jobs: tuple[_Job, ...]
-    folder: Path
+    group: Group
+    folder: Path | None
+    warnings: tuple[str, ...] = ()
 
 
 def assemble(sweep_dir: Path, statuses: Sequence[Status]) -> list[Path]:
@@ -148,113 +67,53 @@ def assemble(sweep_dir: Path, statuses: Sequence[Status]) -> list[Path]:
     Returns:
         The folders of the assembled results, for `records.read`.
     """
-    jobs, unread = _read_jobs(sweep_dir, statuses)
-    groups = _groups(jobs, sweep_dir / FOLDER)
-    _warn_of_mixture(groups)
-    made: list[Path] = []
-    for group in groups:
-        try:
-            made += [group.folder] if _assemble(group) else []
-        except OlmoStagesError as error:
-            _logger.warning("%s: not assembled: %s", group.folder, error)
-            made += [group.folder] if _is_current(group) else []
-    if not unread:  # what cannot be read may be what an older result is about
-        foreign = [group.folder for group in groups if _module(group.key["target"]) is None]
-        _remove_stale(sweep_dir / FOLDER, [*made, *foreign])
+    jobs = pool({sweep_dir: statuses})
+    damaged = [it.damaged for it in jobs.undone if it.damaged]
+    for text in damaged:
+        _logger.warning("%s; left out of what is assembled", text)
+    found = together(jobs.groups, sweep_dir / FOLDER)
+    for text in (mixture(jobs.groups), *(text for it in found for text in it.warnings)):
+        if text:
+            _logger.warning("%s", text)
+    made = [it.folder for it in found if it.folder is not None]
+    if not damaged:  # what cannot be read may be what an older result is about
+        _remove_stale(sweep_dir / FOLDER, [*made, *_foreign(found, sweep_dir / FOLDER)])
     return made
 
 
-def _read_jobs(sweep_dir: Path, statuses: Sequence[Status]) -> tuple[list[_Job], int]:
-    """The finished jobs, each once, and how many could not be read."""
-    jobs: dict[str, _Job] = {}
-    unread = 0
-    for status in statuses:
-        if status.state not in {"ok", "cached"} or status.folder is None:
-            continue
-        try:
-            job = _Job(read(_place(sweep_dir, Path(status.folder))))
-            job.key()
-        except StoreError as error:
-            unread += 1
-            _logger.warning("%s; left out of what is assembled", error)
-        except (KeyError, TypeError):  # a record that no job of this version wrote
-            unread += 1
-            _logger.warning("%s is the record of another version; left out", status.folder)
-        else:
-            jobs.setdefault(job.about["digest"], job)
-    return list(jobs.values()), unread
+def together(
+    groups: Sequence[Group], root: Path, elsewhere: Sequence[Path] = ()
+) -> list[Assembled]:
+    """Put the jobs of each group together, unless that has been done.
 
+    Args:
+        groups: jobs that belong together.
+        root: folder in which new results are written.
+        elsewhere: further folders of assembled results, to be used where they are about the very
+            same jobs.
 
-def _place(sweep_dir: Path, folder: Path) -> Path:
-    """Where a job's result is: as recorded, or beside a sweep that was moved or is seen from afar.
-
-    Recorded paths are relative to where the sweep was launched. A sweep is in OUTPUTS/sweeps, a job
-    in OUTPUTS/ANALYSIS/STAGE/DATA.
+    Returns:
+        One for each group.
     """
-    beside = sweep_dir.resolve().parent.parent.joinpath(*folder.parts[-3:])
-    return beside if not is_finished(folder) and is_finished(beside) else folder
+    ready = [folder for place in elsewhere if place.is_dir() for folder in place.iterdir()]
+    names = _names(groups)
+    return [
+        _assembled(group, root / name, ready) for group, name in zip(groups, names, strict=True)
+    ]
 
 
-def _groups(jobs: Sequence[_Job], root: Path) -> list[_Group]:
-    by_key: dict[str, list[_Job]] = {}
-    for job in jobs:
-        by_key.setdefault(canonical(job.key()), []).append(job)
-    keys = {text: members[0].key() for text, members in by_key.items()}
-    names = {text: f"{key['analysis']}.{key['data']}" for text, key in keys.items()}
-    shared = Counter(names.values())
-    place = lineage_order()
-    groups: list[_Group] = []
-    for text, members in by_key.items():
-        members.sort(key=lambda job: tuple(map(place, job.labels)))
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        name = safe_name(names[text]) + (f".{digest[:8]}" if shared[names[text]] > 1 else "")
-        groups.append(_Group(keys[text], tuple(members), root / name))
-    return sorted(groups, key=lambda group: group.folder.name)
-
-
-def _assemble(group: _Group) -> bool:
-    """Write what a group comes to; whether there is a result of it.
-
-    Raises:
-        ConfigError: the jobs do not go together, or the analysis returns something else.
-    """
-    start = now()
-    module = _module(group.key["target"])
-    across = getattr(module, "across", None)
-    if across is None:
-        # Another process, which knows a user's own analysis, may have assembled it.
-        return module is None and _is_current(group)
-    _check_models(group.jobs)
-    finished = [Finished(*job.labels, job.recorded.result) for job in group.jobs]
-    result = across(finished)
-    if result is None:
-        return False
-    if not isinstance(result, Result):
-        raise ConfigError(
-            f"{module.__name__}.across returned {type(result).__name__}; return a Result or None"
-        )
-    if (quantised := _quantisation(group)) != FULL_PRECISION:
-        result = replace(result, warnings=(of_quantised(quantised), *result.warnings))
-    write(group.folder, result, _provenance(group, Times(start, now())))
-    return True
-
-
-def _quantisation(group: _Group) -> str:
-    return group.key["pass"].get("quantisation", FULL_PRECISION)
-
-
-def _warn_of_mixture(groups: Sequence[_Group]) -> None:
-    """Say so if a sweep holds quantised and full-precision jobs, which its one table shows."""
+def mixture(groups: Sequence[Group]) -> str:
+    """Say so if groups are quantised and in full precision, which one table shows; else empty."""
     found = sorted({_quantisation(group) for group in groups})
-    if len(found) > 1:
-        _logger.warning(
-            "the sweep mixes quantisations (%s): they are assembled apart; compare no number of "
-            "one with a number of another",
-            ", ".join(found),
-        )
+    if len(found) < 2:
+        return ""
+    return (
+        f"the sweep mixes quantisations ({', '.join(found)}): they are assembled apart; compare no "
+        "number of one with a number of another"
+    )
 
 
-def _module(target: str) -> Any:  # noqa: ANN401  (a module, whose attributes are unknown)
+def module_of(target: str) -> ModuleType | None:
     """The module of an analysis; None for a user's own that this process does not know.
 
     A record names it, and a record may come from anywhere: only this package's own is imported.
@@ -265,7 +124,77 @@ def _module(target: str) -> Any:  # noqa: ANN401  (a module, whose attributes ar
     return sys.modules.get(name)
 
 
-def _check_models(jobs: Sequence[_Job]) -> None:
+def _names(groups: Sequence[Group]) -> list[str]:
+    plain = [f"{group.key['analysis']}.{group.key['data']}" for group in groups]
+    shared = Counter(plain)
+    return [
+        safe_name(name) + (f".{group.digest[:8]}" if shared[name] > 1 else "")
+        for group, name in zip(groups, plain, strict=True)
+    ]
+
+
+def _assembled(group: Group, folder: Path, ready: Sequence[Path]) -> Assembled:
+    """The result of a group: one that is there already, or a new one in `folder`."""
+    module = module_of(group.key["target"])
+    about = [it for it in (folder, *ready) if _is_about(it, group)]
+    if module is None:
+        # Another process, which knows a user's own analysis, may have assembled it.
+        return Assembled(group, about[0] if about else None)
+    if not hasattr(module, "across"):
+        return Assembled(group, None)
+    code = _code(module)
+    current = [it for it in about if code and read_mark(it)["job"].get("code") == code]
+    if current:
+        return Assembled(group, current[0])
+    try:
+        return _written(group, folder, module)
+    except OlmoStagesError as error:
+        older = about[0] if about else None
+        instead = "" if older is None else f"; {older} was made by another version of the code"
+        return Assembled(group, older, (f"{folder}: not assembled: {error}{instead}",))
+
+
+def _written(group: Group, folder: Path, module: ModuleType) -> Assembled:
+    """Put a group's jobs together and write what comes of it.
+
+    Raises:
+        ConfigError: the jobs do not go together, or the analysis returns something else.
+    """
+    start = now()
+    _check_models(group.jobs)
+    whole, warnings = _whole(group)
+    result = module.across([Finished(*job.labels, found) for job, found in whole])
+    if result is None:
+        return Assembled(group, None, warnings)
+    if not isinstance(result, Result):
+        raise ConfigError(
+            f"{module.__name__}.across returned {type(result).__name__}; return a Result or None"
+        )
+    if (quantised := _quantisation(group)) != FULL_PRECISION:
+        result = replace(result, warnings=(of_quantised(quantised), *result.warnings))
+    group_read = replace(group, jobs=tuple(job for job, _ in whole))
+    record = _provenance(group_read, _code(module), Times(start, now()))
+    write(folder, result, record)
+    return Assembled(group, folder, warnings)
+
+
+def _whole(group: Group) -> tuple[list[tuple[Done, Result]], tuple[str, ...]]:
+    """The jobs with all that they kept, and what is wrong with the others."""
+    whole: list[tuple[Done, Result]] = []
+    warnings: list[str] = []
+    for job in group.jobs:
+        try:
+            whole.append((job, read(job.folder).result))
+        except StoreError as error:
+            warnings.append(f"{error}; left out of what is assembled")
+    return whole, tuple(warnings)
+
+
+def _quantisation(group: Group) -> str:
+    return group.key["pass"].get("quantisation", FULL_PRECISION)
+
+
+def _check_models(jobs: Sequence[Done]) -> None:
     """Refuse jobs in which one label stands for several models, or that are about the same pair.
 
     Raises:
@@ -286,12 +215,13 @@ def _check_models(jobs: Sequence[_Job]) -> None:
             )
 
 
-def _provenance(group: _Group, times: Times) -> dict[str, Any]:
-    models = [job.recorded.provenance["model_digests"] for job in group.jobs]
+def _provenance(group: Group, code: str, times: Times) -> dict[str, Any]:
+    models = [job.provenance["model_digests"] for job in group.jobs]
     return provenance(
         job={
             "across": dict(group.key),
             "jobs": [job.summary() for job in group.jobs],
+            "code": code,
         },
         config={},
         times=times,
@@ -301,12 +231,40 @@ def _provenance(group: _Group, times: Times) -> dict[str, Any]:
     )
 
 
-def _is_current(group: _Group) -> bool:
+def _is_about(folder: Path, group: Group) -> bool:
     """Whether an assembled result is there that is about these very results."""
-    if not is_finished(group.folder):
+    if not is_finished(folder):
         return False
-    job = read_mark(group.folder).get("job")
+    job = read_mark(folder).get("job")
     return isinstance(job, dict) and job.get("jobs") == [it.summary() for it in group.jobs]
+
+
+def _foreign(found: Sequence[Assembled], root: Path) -> list[Path]:
+    """Where what a user's own analysis assembled is, or would be."""
+    groups = [it.group for it in found]
+    pairs = zip(groups, _names(groups), strict=True)
+    return [root / name for group, name in pairs if module_of(group.key["target"]) is None]
+
+
+@cache
+def _package() -> str:
+    """Digest of the code of this package that assembled results may depend on."""
+    root = Path(olmo_stages.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        inner = path.relative_to(root)
+        if inner.parts[0] not in _SHOWS:
+            digest.update(f"{inner.as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _code(module: ModuleType) -> str:
+    """Identity of the code that puts jobs together; empty where it cannot be known."""
+    try:
+        own = Path(module.__file__ or "").read_bytes()
+    except (AttributeError, OSError):  # made in a notebook, imported from an archive, gone since
+        return ""
+    return hashlib.sha256(_package().encode() + own).hexdigest()
 
 
 def _remove_stale(root: Path, current: Sequence[Path]) -> None:
@@ -315,7 +273,7 @@ def _remove_stale(root: Path, current: Sequence[Path]) -> None:
         return
     for folder in sorted(set(root.iterdir()) - set(current)):
         try:
-            files = read_mark(folder)["files"]
+            files: Mapping[str, Any] = read_mark(folder)["files"]
             (folder / _MARK).unlink()  # first, so that a half-removed one counts as none
             for name in files:
                 (folder / name).unlink(missing_ok=True)
