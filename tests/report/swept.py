@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import yaml
 
 from olmo_stages import command, experiment
 from olmo_stages.activations.comparison import Formats
@@ -25,7 +26,7 @@ from olmo_stages.analyses.projection import Projection
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.models.compute import Compute
 from olmo_stages.report.across import assemble
-from olmo_stages.stages import custom, lookup
+from olmo_stages.stages import conf_folder, custom, lookup
 from olmo_stages.statuses import Status, read_statuses, write_status
 from olmo_stages.tracking import NoTracking
 from olmo_stages.types import Example, Stage
@@ -73,71 +74,45 @@ class Size:
         d_model: width.
         groups: of examples, four in each.
         draws: resamples of intervals, and permutations of nulls.
+        whole: whether analyses do all that they do by default, and not what is quick.
     """
 
     layers: int = 4
     d_model: int = 12
     groups: int = 10
     draws: int = 100
+    whole: bool = False
 
 
 SMALL = Size()
-MINIATURE = Size(layers=8, d_model=64, groups=20)
-OLMO_7B = Size(layers=33, d_model=64, groups=20)
+MINIATURE = Size(layers=8, d_model=64, groups=20, whole=True)
+OLMO_7B = Size(layers=32, d_model=64, groups=20, whole=True)
 
 
 def analyses(size: Size) -> dict[str, Any]:
     """The three analyses of the post-training study, with few draws, and a fourth for its texts."""
-    place = {"site": "resid_post", "position": "last", "layers": None}
-    return {
-        "probe": Probe(
-            kind="mean_difference",
-            strengths=[0.1],
-            n_folds=3,
-            n_inner=2,
-            n_resamples=size.draws,
-            n_permutations=size.draws,
-            n_controls=1,
-            random_init=True,
-            **place,
-        ),
-        "cka": CKA(
-            measure="debiased_cka",
-            also=[],
-            max_rows=1000,
-            tokens_per_example=None,
-            batch=256,
-            neighbours=5,
-            n_components=5,
-            variance=0.99,
-            n_resamples=size.draws,
-            n_permutations=size.draws,
-            n_permutations_also=0,
-            n_halves=1,
-            random_init=True,
-            keep_tables=True,
-            **place,
-        ),
-        "cosine": Cosine(
-            kind="mean_difference",
-            shrinkage=0.1,
-            strength=0.01,
-            n_permutations=size.draws,
-            n_unrelated=size.draws,
-            n_folds=3,
-            n_resamples=size.draws,
-            **place,
-        ),
-        "projection": Projection(
-            vector=None,
-            tokens=True,
-            shown=1,
-            n_folds=3,
-            n_resamples=size.draws,
-            n_permutations=0,
-            **place,
-        ),
+    draws, few = {"n_resamples": size.draws}, {"n_permutations": size.draws}
+    quick = {
+        "probe": {"kind": "mean_difference", "n_folds": 3, "n_inner": 2, "n_controls": 1},
+        "cka": {"also": [], "n_halves": 1, "position": "last"},
+        "cosine": {"n_unrelated": size.draws, "n_folds": 3},
+        "projection": {"tokens": True, "shown": 1, "n_folds": 3},
     }
+    if size.whole:
+        quick |= {"probe": {}, "cka": {"n_permutations_also": 10}, "cosine": few}
+    return {
+        name: kind(**(_options(name) | draws | few | quick[name])) for name, kind in _KINDS.items()
+    }
+
+
+_KINDS = {"probe": Probe, "cka": CKA, "cosine": Cosine, "projection": Projection}
+
+
+def _options(name: str) -> dict[str, Any]:
+    """What conf/analysis says."""
+    options = yaml.safe_load((conf_folder() / "analysis" / f"{name}.yaml").read_text("utf-8"))
+    del options["_target_"]
+    return options
 
 
 @dataclass(frozen=True)
