@@ -196,6 +196,7 @@ class Source:
         finished: when, UTC.
         seconds: how long it took.
         tracked: address of the W&B run, or the line that uploads it; empty where there is none.
+        section: key of the section that it is in; empty = the one of its analysis and data.
     """
 
     stage: str
@@ -211,6 +212,7 @@ class Source:
     finished: str
     seconds: float
     tracked: str
+    section: str = ""
 
 
 @dataclass(frozen=True, eq=False)
