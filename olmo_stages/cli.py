@@ -121,18 +121,48 @@ def examine(
 
 
 @app.command()
-def report(sweep: Annotated[Path, typer.Argument(help="Folder of a sweep.")]) -> None:
-    """Show the tables of a sweep that was run before, from its files."""  # noqa: DOC501
-    from olmo_stages.report.across import assemble
-    from olmo_stages.report.show import show_across, show_sweep
-    from olmo_stages.statuses import read_statuses
+def report(  # noqa: PLR0913  (options of the command line)
+    sweeps: Annotated[
+        list[Path], typer.Argument(metavar="SWEEP...", help="OUTPUTS/sweeps/NAME, one or more.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for page and table; default: SWEEP/report, or OUTPUTS/reports/A+B.",
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["text", "json", "csv", "md"],
+        typer.Option(help="Not text: only the lead table on standard output, the rest on error."),
+    ] = "text",
+    everything: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--all", help="Also the tables of every job and of each analysis.")
+    ] = False,
+    wandb: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--wandb", help="Also build a report and a workspace in W&B.")
+    ] = False,
+    page: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--page/--no-page", help="Write the page, or the table only.")
+    ] = True,
+    show: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--open", help="Open the page in the browser.")
+    ] = False,
+) -> None:
+    """Make the report of sweeps from their files: lead table, page, and all measurements.
 
-    statuses = read_statuses(sweep)
-    if not statuses:
-        typer.echo(f"olmo-stages: {sweep} holds no sweep; give OUTPUTS/sweeps/NAME", err=True)
-        raise typer.Exit(1)
-    show_sweep(statuses, sweep)
-    show_across(assemble(sweep, statuses))
+    Several sweeps are seen together: the same stages in other analyses, or other stages.
+    Jobs that failed or are missing are told of and do not matter to the exit code: it is 0 when
+    the report was made, 1 when a folder holds no sweep or the report cannot be written.
+    """  # noqa: DOC501
+    from olmo_stages.report.delivery import Wanted, deliver
+
+    if show and not page:
+        raise typer.BadParameter("--open needs the page; leave --no-page out")
+    if everything and format != "text":
+        raise typer.BadParameter("--all is for --format text")
+    deliver(sweeps, Wanted(output, format, everything, wandb, page, show))
 
 
 @app.command("export")

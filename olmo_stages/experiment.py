@@ -74,6 +74,7 @@ class Experiment:
         outputs: folder of the results.
         cache: folder of activations and miniature models; None = the user's cache folder.
         sweep: name of the sweep, the tracker's group.
+        report: whether its sweep ends with a page; for whoever launches it.
     """
 
     model: Stage
@@ -88,6 +89,7 @@ class Experiment:
     outputs: str
     cache: str | None
     sweep: str | None
+    report: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -9,10 +9,11 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -32,6 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from olmo_stages import command
 from olmo_stages.atomic import disk_trouble
 from olmo_stages.errors import ConfigError, OlmoStagesError, StoreError
+from olmo_stages.expected import Expected, place_of, told, write_expected
 from olmo_stages.stages import conf_folder, searching
 from olmo_stages.statuses import Status, read_statuses, write_status
 
@@ -49,6 +52,7 @@ _KINDS = {
     "Sequence[float]": "a list of numbers, e.g. [0.1,1]",
     "None": "null",
 }
+_DONE = frozenset({"ok", "cached"})
 _KNOWN = (OlmoStagesError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -58,6 +62,8 @@ class _Launch:
 
     arguments: Sequence[str] = ()
     sweep: Path | None = None
+    expected: Path | None = None
+    report: bool = False
     error: BaseException | None = None
 
 
@@ -68,12 +74,13 @@ class RememberSweep(Callback):
     """Notes where the sweep is; Hydra 1.3 calls nothing at the end of one that failed."""
 
     def on_multirun_start(self, config: Any, **kwargs: object) -> None:  # noqa: ANN401  (DictConfig)
-        """Remember the sweep's folder, and note there what launched it."""
+        """Remember the sweep's folder, and note there what launched it and which jobs it has."""
         del kwargs
-        _launch.sweep = Path(config.hydra.sweep.dir)
+        _launch.sweep, _launch.report = Path(config.hydra.sweep.dir), config.report is True
         # Where the folder cannot be written, Hydra fails next, with the reason.
         with contextlib.suppress(StoreError):
             command.record(_launch.sweep, sys.argv[0], _launch.arguments)
+            _launch.expected = _note(_launch.sweep, _asked_for(config))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _launch.arguments, _launch.sweep, _launch.error = arguments, None, None
+    _launch.expected = None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv = [sys.argv[0], *command.completed(arguments)]
@@ -97,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if _launch.error is not None:
                 raise _launch.error
     except _KNOWN as error:
+        if _is_request(error) and _launch.expected is not None:
+            _launch.expected.unlink(missing_ok=True)  # nobody can run what was mistyped
         if wants_traceback:
             raise
         _say(explain(error))
@@ -114,8 +124,7 @@ def task(cfg: Any) -> None:  # noqa: ANN401  (a DictConfig, which the type hook 
     settings = HydraConfig.get()
     multirun = settings.mode == RunMode.MULTIRUN
     folder = Path(settings.sweep.dir if multirun else settings.run.dir)
-    overrides = [it for it in settings.overrides.task if command.changes_job(it)]
-    name = ",".join(sorted(overrides)) or "defaults"
+    overrides, name = _named(settings.overrides.task)
     started = time.time()
     try:
         write_status(folder, Status(name, "running", overrides=overrides))
@@ -123,6 +132,8 @@ def task(cfg: Any) -> None:  # noqa: ANN401  (a DictConfig, which the type hook 
             command.record(folder, sys.argv[0], _launch.arguments)
             _warn_of_study(settings)
         write_status(folder, _run(cfg, settings, name, overrides))
+        if not multirun:
+            _say_how_to_report(folder)
     except KeyboardInterrupt:
         write_status(folder, _failed(name, overrides, started, "interrupted"))
         raise
@@ -138,6 +149,51 @@ def task(cfg: Any) -> None:  # noqa: ANN401  (a DictConfig, which the type hook 
             write_status(folder, _failed(name, overrides, started, explain(error)))
         except StoreError as unwritten:
             _launch.error = _launch.error or unwritten
+
+
+def _named(words: Iterable[str]) -> tuple[list[str], str]:
+    """Of the words that a job is given, those that say what is run, and its name after them."""
+    overrides = [it for it in words if command.changes_job(it)]
+    return overrides, ",".join(sorted(overrides)) or "defaults"
+
+
+def _note(sweep_dir: Path, jobs: Sequence[Expected]) -> Path | None:
+    """Write down which jobs a sweep has; the file, where nothing was asked like that before."""
+    known = not jobs or place_of(sweep_dir, jobs).exists()
+    path = write_expected(sweep_dir, jobs) if jobs else None
+    return None if known else path
+
+
+def _asked_for(config: Any) -> list[Expected]:  # noqa: ANN401  (DictConfig)
+    """The jobs of a sweep before any of them starts; none where another sweeper makes them up."""
+    sweeper = config.hydra.sweeper
+    if not sweeper._target_.endswith(f".{BasicSweeper.__name__}"):
+        return []
+    try:
+        words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides([*words, *config.hydra.overrides.task])
+        jobs = map(_named, BasicSweeper.split_arguments(parsed, max_batch_size=None)[0])
+        otherwise = _same_for_all(
+            config, {it.key_or_group for it in parsed if it.is_sweep_override()}
+        )
+        with searching(_config_roots(config.hydra)):
+            return [Expected(name, given, told(given, otherwise)) for given, name in jobs]
+    except _KNOWN:  # Hydra says the same next
+        return []
+
+
+def _same_for_all(config: Any, swept: Collection[str]) -> dict[str, str]:  # noqa: ANN401
+    """What the configuration says of every job of a sweep, where no override does."""
+    if "experiment" in swept:
+        return {}
+    choices = config.hydra.runtime.choices
+    same = {name: choices.get(name) for name in ("model", "analysis", "data")}
+    same |= {"size": config.size, "reference": config.reference or "none"}
+    if "model" not in swept:
+        names = ("model.revision", "model.name", "model.path", "model.parent")
+        same |= {name: OmegaConf.select(config, name) for name in names}
+    return {name: str(value) for name, value in same.items() if value is not None}
 
 
 def compose(arguments: Sequence[str]) -> list[Any]:
@@ -173,18 +229,19 @@ def _warn_of_study(settings: Any) -> None:  # noqa: ANN401  (DictConfig)
         _say(f"note: +experiment={study} sweeps over {swept} only with -m; this is one job of it")
 
 
+def _say_how_to_report(folder: Path) -> None:
+    from olmo_stages.report.show import show_command
+
+    show_command("as a page", f"olmo-stages report {shlex.quote(str(folder))}")
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201  (no console is set up here)
 
 
 def _run(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:  # noqa: ANN401
     """Build the experiment, run it and show its table."""
-    roots = [
-        Path(source.path)
-        for source in settings.runtime.config_sources
-        if source.schema == "file" and source.provider != "main"
-    ]
-    with searching(roots):
+    with searching(_config_roots(settings)):
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         experiment = hydra.utils.instantiate(cfg, _convert_="all")
         outcome = experiment.run(config)
@@ -202,6 +259,15 @@ def _run(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:  #
         headline=dict(outcome.result.headline),
         about=outcome.job.about(),
     )
+
+
+def _config_roots(settings: Any) -> list[Path]:  # noqa: ANN401  (DictConfig)
+    """The folders of configs besides this package's own."""
+    return [
+        Path(source.path)
+        for source in settings.runtime.config_sources
+        if source.schema == "file" and source.provider != "main"
+    ]
 
 
 @contextmanager
@@ -347,4 +413,21 @@ def _finish_sweep(*, together: bool = True) -> bool:
             show_across(assemble(_launch.sweep, statuses))
         except OlmoStagesError as error:
             _say(f"not assembled: {error}")
-    return all(status.state in {"ok", "cached"} for status in statuses)
+        if _launch.report and any(status.state in _DONE for status in statuses):
+            _report(_launch.sweep)
+    return all(status.state in _DONE for status in statuses)
+
+
+def _report(sweep: Path) -> None:
+    """Make the report of a sweep that has ended; a fault in it costs a line and nothing else."""
+    from olmo_stages.report.delivery import deliver_sweep
+
+    again = f"olmo-stages report {shlex.quote(str(sweep))}"
+    try:
+        deliver_sweep(sweep)
+    except KeyboardInterrupt:
+        _say(f"no report: interrupted; {again} makes it")
+    # Jobs may be a week's work and are done; what a report trips over must not look as if not.
+    except Exception as error:  # noqa: BLE001
+        why = str(error) if isinstance(error, OlmoStagesError) else _one_line(error)
+        _say(f"no report: {why}; {again} tries once more")

@@ -45,12 +45,6 @@ def test_a_negative_size_limit_is_refused(tmp_path):
     assert CliRunner().invoke(app, [*arguments, "1"]).exit_code == 0
 
 
-def test_the_report_of_a_folder_without_a_sweep_is_one_line(tmp_path):
-    done = CliRunner().invoke(app, ["report", str(tmp_path)])
-    assert done.exit_code == 1
-    assert "holds no sweep" in done.output
-
-
 @pytest.fixture
 def shell(monkeypatch, capsys):
     """Run a command line as a shell does; gives its exit code and both streams."""

@@ -1,7 +1,8 @@
 """What a person sees in the terminal: after each job, and at the end of a sweep."""
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -13,10 +14,12 @@ from rich.tree import Tree
 
 from olmo_stages import command, miniature
 from olmo_stages.activations.upkeep import EntryRow
+from olmo_stages.document import Problem, Study
 from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
 from olmo_stages.report.along import along_tables
-from olmo_stages.report.layout import NOTHING
+from olmo_stages.report.layout import NOTHING, printable
+from olmo_stages.report.lead import grid_table, lead_notes, lead_table
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.revisions.names import spelling, spellings_of
@@ -40,7 +43,7 @@ def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: s
     if (comparison := comparison_table(result, job, console.width)) is not None:
         console.print(comparison, crop=False)
     for warning in result.warnings:
-        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+        _text(console, f"note: {warning}", style="yellow")
     state = "already done (force=true redoes it)" if cached else "done"
     _line(console, f"{state}: {folder}")
     if tracked:
@@ -60,12 +63,13 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     ordered = sorted(statuses, key=key)
     for jobs in _by_analysis(ordered):
         console.print(sweep_table(jobs, folder.name, console.width), crop=False)
-    _line(console, f"sweep: {folder}   (again as a table: olmo-stages report {folder})")
+    again = f"olmo-stages report {shlex.quote(str(folder))}"
+    _line(console, f"sweep: {folder}   (again: {again})")
     undone = any(status.state not in {"ok", "cached"} for status in statuses)
     if undone and (again := command.recorded(folder)) is not None:
         _line(console, f"redo only what is missing: {again}")
     for twins in _same_weights(statuses):
-        console.print(f"note: {twins}", style="yellow", markup=False, highlight=False)
+        _text(console, f"note: {twins}", style="yellow")
 
 
 def _by_analysis(statuses: Sequence[Status]) -> list[list[Status]]:
@@ -78,6 +82,66 @@ def _by_analysis(statuses: Sequence[Status]) -> list[list[Status]]:
         return [list(statuses)]
     groups = groupby(statuses, key=lambda status: status.about.get("analysis", ""))
     return [list(jobs) for _, jobs in groups]
+
+
+def show_study(study: Study, *, ended: bool = False) -> None:
+    """Print what a report says first: the lead table, what was found, and what is missing.
+
+    An analysis that has no number in the lead table is shown with the headlines of its jobs.
+
+    Args:
+        study: what is shown.
+        ended: at the end of a sweep, whose tables have told already what failed.
+    """
+    console = _console()
+    console.print()
+    _line(console, study.title, style="bold")
+    about = {"": study.asked, "question: ": study.question, "prediction: ": study.prediction}
+    for name, text in about.items():
+        if text:
+            _text(console, name + text)
+    console.print(lead_table(study, console.width), crop=False)
+    for note in lead_notes(study):
+        _text(console, note, style="dim")
+    if study.findings:
+        console.print()
+    for finding in study.findings:
+        _text(console, f"- {finding}")
+    if not ended:
+        _show_headlines(console, study)
+        _show_problems(console, study.problems)
+        for warning in study.warnings:
+            _text(console, f"note: {warning}", style="yellow")
+
+
+def show_files(paths: Mapping[str, Path], *, apart: bool = False) -> None:
+    """Print where files are, one line each; `apart` = on standard error."""
+    console = Console(stderr=True) if apart else _console()
+    for name, path in paths.items():
+        _line(console, f"{name}: {path}")
+
+
+def show_command(what: str, line: str) -> None:
+    """Print a line for a shell, for copying."""
+    _line(_console(), f"{what}: {line}")
+
+
+def _show_headlines(console: Console, study: Study) -> None:
+    """Print what jobs found whose analysis has no number in the lead table."""
+    told = {shift.section for edge in study.edges for shift in edge.shifts}
+    for section in study.sections:
+        if section.key not in told:
+            console.print()
+            console.print(grid_table(section.lead, section.title, console.width), crop=False)
+
+
+def _show_problems(console: Console, problems: Sequence[Problem]) -> None:
+    if problems:
+        console.print()
+    for it in problems:
+        _text(console, f"no result of {it.job}: {it.state}, {it.reason}", style="bold red")
+    for again in dict.fromkeys(it.command for it in problems if it.command):
+        _line(console, f"redo only what is missing: {again}")
 
 
 def _same_weights(statuses: Sequence[Status]) -> tuple[Twins, ...]:
@@ -106,7 +170,7 @@ def show_across(folders: Sequence[Path]) -> None:
             console.print()
             console.print(table, crop=False)
         for warning in result.warnings:
-            console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+            _text(console, f"note: {warning}", style="yellow")
         _line(console, f"all stages together: {folder}")
 
 
@@ -222,6 +286,11 @@ def _console() -> Console:
     return Console() if Console().is_terminal else Console(width=_PIPED_WIDTH)
 
 
-def _line(console: Console, text: str) -> None:
+def _line(console: Console, text: str, style: str = "") -> None:
     # Paths and commands are for copying: never wrapped, never coloured by guess.
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def _text(console: Console, text: str, style: str = "") -> None:
+    # What is for reading is wrapped at words.
+    console.print(Text(printable(text), style=style))

@@ -1,0 +1,211 @@
+"""From sweeps to what people look at: the study, its table and its page, and where these go."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from olmo_stages.atomic import safe_name
+from olmo_stages.document import Study
+from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.statuses import read_statuses
+
+_MARK = "result.json"
+_MOST = 5
+_BELOW = ("*/jobs/*.json", "sweeps/*/jobs/*.json")
+
+
+@dataclass(frozen=True)
+class Files:
+    """What was written.
+
+    Args:
+        table: all measurements, as `olmo_stages.results.load` reads them.
+        page: None where none was wanted.
+    """
+
+    table: Path
+    page: Path | None
+
+    def paths(self) -> dict[str, Path]:
+        """Where each is, by what it is."""
+        found = {"table": self.table, "page": self.page}
+        return {name: path for name, path in found.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks of a report.
+
+    Args:
+        output: where table and page go; None = see `folder_of`.
+        format: of the lead table on standard output.
+        everything: show also the tables of every job and of each analysis.
+        wandb: build also a report and a workspace in W&B.
+        page: write the page.
+        opened: open it in the browser.
+    """
+
+    output: Path | None = None
+    format: Literal["text", "json", "csv", "md"] = "text"
+    everything: bool = False
+    wandb: bool = False
+    page: bool = True
+    opened: bool = False
+
+
+def deliver(places: Sequence[Path], wanted: Wanted) -> None:
+    """Make the report of sweeps, show what it says first, and write the rest.
+
+    Args:
+        places: folders of sweeps.
+        wanted: what is asked of it.
+
+    Raises:
+        ConfigError: a place holds no sweep.
+        StoreError: the report cannot be written; it has been shown by then.
+    """
+    sweeps = sweeps_of(places)
+    from olmo_stages.report import show, study  # late: a mistake is told without waiting for them
+
+    folder = wanted.output or folder_of(sweeps)
+    with _waiting("reading the results"):
+        found = study.build(sweeps, folder)
+    _show(found, sweeps, wanted)
+    try:
+        with _waiting("writing table and page"):
+            files = write(found, sweeps, folder, with_page=wanted.page)
+    except StoreError as error:
+        raise StoreError(f"{error}{'' if wanted.output else ' with -o FOLDER'}") from error
+    show.show_files(files.paths(), apart=wanted.format != "text")
+    if wanted.opened and files.page is not None:
+        _open(files.page)
+
+
+def deliver_sweep(sweep: Path) -> None:
+    """Make the report of a sweep that has just ended, and show what its tables have not told.
+
+    Raises:
+        StoreError: the report cannot be written.
+    """
+    from olmo_stages.report import show, study
+    from olmo_stages.tracking.sent import sync_lines
+
+    folder = folder_of([sweep])
+    with _waiting("making the report"):
+        found = study.build([sweep], folder)
+        files = write(found, [sweep], folder)
+    show.show_study(found, ended=True)
+    show.show_files(files.paths())
+    for line in sync_lines(found):
+        show.show_command("W&B, to upload", line)
+
+
+def sweeps_of(places: Sequence[Path]) -> list[Path]:
+    """Return the folders of sweeps, each once.
+
+    Raises:
+        ConfigError: one does not exist, is that of a job, or holds no sweep; says which would do.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        if not place.is_dir():
+            state = "is a file" if place.exists() else "does not exist"
+            raise ConfigError(f"{place} {state}; give the folder of a sweep, OUTPUTS/sweeps/NAME")
+        if not read_statuses(place):
+            raise ConfigError(_no_sweep(place))
+        found.setdefault(place.resolve(), place)
+    return list(found.values())
+
+
+def folder_of(sweeps: Sequence[Path]) -> Path:
+    """Return where the report of sweeps goes: into the one, or beside them all.
+
+    Returns:
+        SWEEP/report, or OUTPUTS/reports/NAME1+NAME2 of the first sweep's OUTPUTS.
+    """
+    first = sweeps[0].resolve()
+    if len(sweeps) == 1:
+        return sweeps[0] / "report"
+    names = "+".join(sweep.resolve().name for sweep in sweeps)
+    return first.parent.parent / "reports" / safe_name(names)
+
+
+def write(study: Study, sweeps: Sequence[Path], folder: Path, *, with_page: bool = True) -> Files:
+    """Write the table, and the page.
+
+    Args:
+        study: what the page says.
+        sweeps: what the table is of.
+        folder: where both go.
+        with_page: whether there shall be a page.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    # Late: the lead table alone needs none of them.
+    from olmo_stages import results
+    from olmo_stages.report import page
+
+    table = folder / "measurements.parquet"
+    results.save(results.load(*sweeps), table)
+    if not with_page:
+        return Files(table, None)
+    path = folder / "index.html"
+    page.write(study, path)
+    return Files(table, path)
+
+
+def _show(study: Study, sweeps: Sequence[Path], wanted: Wanted) -> None:
+    from olmo_stages.report import formats, show
+    from olmo_stages.report.across import assemble
+
+    if wanted.format != "text":
+        sys.stdout.write(formats.formatted(study, wanted.format))
+        return
+    show.show_study(study)
+    for sweep in sweeps if wanted.everything else ():
+        statuses = read_statuses(sweep)
+        show.show_sweep(statuses, sweep)
+        show.show_across(assemble(sweep, statuses))
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        sys.stderr.write(f"olmo-stages: no browser was found; open {page} yourself\n")
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Show a person that something goes on, and a file nothing."""
+    from rich.console import Console
+
+    with Console(file=sys.stderr).status(what):
+        yield
+
+
+def _no_sweep(place: Path) -> str:
+    if (place / _MARK).is_file():
+        sweep = _sweep_of_job(place)
+        which = "the folder of its sweep" if sweep is None else f"its sweep: {sweep}"
+        return f"{place} is the result of one job; give {which}"
+    near = sorted({it.parent.parent for below in _BELOW for it in place.glob(below)})
+    if not near:
+        return f"{place} holds no sweep; give OUTPUTS/sweeps/NAME"
+    more = ", ..." if len(near) > _MOST else ""
+    return f"{place} is no sweep; give one: {', '.join(map(str, near[:_MOST]))}{more}"
+
+
+def _sweep_of_job(folder: Path) -> Path | None:
+    """The sweep that a job's result came from, where its folder is still there."""
+    try:
+        config = json.loads((folder / "provenance.json").read_bytes())["config"]
+        sweep = folder.resolve().parents[2] / "sweeps" / config["sweep"]
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    return sweep if read_statuses(sweep) else None
