@@ -25,7 +25,8 @@ from olmo_stages.atomic import safe_name
 from olmo_stages.errors import ConfigError, OlmoStagesError, StoreError
 from olmo_stages.models.compute import FULL_PRECISION, of_quantised
 from olmo_stages.records import Status, Times, is_finished, now, provenance, read, read_mark, write
-from olmo_stages.report.pool import Done, Group, pool
+from olmo_stages.report.kept import Done
+from olmo_stages.report.pool import Group, pool
 from olmo_stages.types import Finished, Result
 
 FOLDER = "across"
