@@ -12,32 +12,29 @@ Source:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import ClassVar, cast, get_args
 
 import numpy as np
-from jaxtyping import Int
 
-from olmo_stages.controls import bag_of_tokens, control_labels, control_types
-from olmo_stages.data.splits import example_folds, folds
-from olmo_stages.errors import ConfigError, DataError
-from olmo_stages.estimates import RESOLUTION, unequal_groups
+from olmo_stages.controls import bag_of_tokens
+from olmo_stages.errors import ConfigError
+from olmo_stages.estimates import unequal_groups
 from olmo_stages.figures import layer_curves
-from olmo_stages.heldout import Estimate, HeldOut, Where
-from olmo_stages.nested import (
-    Kind,
-    Probes,
-    Recipe,
-    cross_validate,
-    fit,
-    permutation_null,
-)
+from olmo_stages.heldout import HeldOut, Where
+from olmo_stages.nested import Kind, fit, permutation_null
+from olmo_stages.probing.assembly import DIFFERENCE_STAGES, stage_differences
+from olmo_stages.probing.comparison import BEST_LAYER, DIFFERENCE, PROBE, comparison
+from olmo_stages.probing.control import control
+from olmo_stages.probing.design import Design, Side, outer_folds
+from olmo_stages.probing.kept import tables
+from olmo_stages.probing.polarity import polarities
 from olmo_stages.progress import progress
 from olmo_stages.types import (
     EMBEDDING_LAYER,
     Activations,
     ActivationSource,
-    Example,
+    Change,
+    Finished,
     Measurement,
     Position,
     Result,
@@ -45,6 +42,19 @@ from olmo_stages.types import (
     Stage,
     check_choice,
     check_pooled,
+)
+
+CHANGE = Change(
+    name="probe",
+    says="AUROC of the best layer's probe, which each fold's training set chose, less the parent's "
+    "on the same held-out examples",
+    metric=DIFFERENCE,
+    variant=BEST_LAYER,
+    metric_across=DIFFERENCE_STAGES,
+    variant_across=BEST_LAYER,
+    unchanged=0.0,
+    resampled="95 % bootstrap interval of the paired difference over groups of examples",
+    reverse="negated",
 )
 
 
@@ -80,7 +90,7 @@ class Probe:
     random_init: bool
 
     name: ClassVar[str] = "probe"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         check_choice("analysis.kind", self.kind, get_args(Kind))
@@ -114,14 +124,9 @@ class Probe:
         return _Run(self, stage, reference, activations, seed).result()
 
 
-def fewest_groups(examples: Sequence[Example]) -> int:
-    """Number of groups in which the rarer class occurs."""
-    return min(len({e.group for e in examples if e.label == label}) for label in (0, 1))
-
-
-def largest_fold_count(examples: Sequence[Example], wanted: int) -> int:
-    """`wanted`, or the smaller number of groups that the rarer class has."""
-    return max(2, min(wanted, fewest_groups(examples)))
+def across(jobs: Sequence[Finished]) -> Result | None:
+    """Every stage of a sweep against every other, from the held-out scores that its jobs kept."""
+    return stage_differences(jobs)
 
 
 class _Run:
@@ -137,37 +142,20 @@ class _Run:
     ) -> None:
         self.options, self.stage, self.seed, self.source = options, stage, seed, source
         self.examples = source.examples
-        self.warnings: list[str] = []
-        traits = dict.fromkeys(example.trait or "trait" for example in self.examples)
-        if len(traits) > 1:
-            raise DataError(
-                f"the labels of the examples are about {len(traits)} traits "
-                f"({', '.join(traits)}); a probe reads one: give a data set with one trait"
-            )
-        n_groups = fewest_groups(self.examples)
-        if n_groups < 3:
-            raise DataError(
-                f"a class occurs in {n_groups} groups; nested cross-validation needs at least 3 "
-                "groups of each class"
-            )
-        if n_groups < 10:
-            self.warnings.append(
-                f"a class occurs in {n_groups} groups; intervals over fewer than 10 are rough"
-            )
-        n_folds = largest_fold_count(self.examples, options.n_folds)
-        if n_folds < options.n_folds:
-            self.warnings.append(
-                f"{n_folds} outer folds instead of {options.n_folds}: a class has {n_folds} groups"
-            )
-        self.folds = folds(self.examples, n_folds)
-        self.held_out = HeldOut.of(self.examples, self.folds, options.n_resamples, seed)
+        split, self.warnings = outer_folds(self.examples, options.n_folds)
+        self.held_out = HeldOut.of(self.examples, split, options.n_resamples, seed)
+        self.design = Design(
+            examples=self.examples,
+            held_out=self.held_out,
+            kind=cast("Kind", options.kind),
+            strengths=tuple(map(float, options.strengths)),
+            n_inner=options.n_inner,
+        )
         self.acts = self._activations(stage)
-        self.reference = reference
         self.other = None if reference is None else self._activations(reference)
         self.where = Where(stage.label, "", self.acts.layers, self.acts.layer_types, seed)
-        self.versus = replace(self.where, reference="" if reference is None else reference.label)
-        self.rows: list[Measurement] = []
-        self.difference: Estimate | None = None
+        self.beside: Side | None = None
+        self.compared: list[Measurement] = []
 
     def _activations(self, stage: Stage, layers: tuple[int, ...] | None = None) -> Activations:
         wanted = self.options.layers
@@ -179,23 +167,6 @@ class _Run:
             position=cast("Position", self.options.position),
             layers=layers,
         )
-
-    def _recipe(self, features: Activations | None) -> Recipe:
-        """How to fit probes to activations, or to exact features such as counts."""
-
-        def split(chosen: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " chosen"]:
-            subset = [self.examples[i] for i in chosen]
-            return folds(subset, largest_fold_count(subset, self.options.n_inner))
-
-        recipe = Recipe(
-            cast("Kind", self.options.kind), tuple(map(float, self.options.strengths)), split
-        )
-        return (
-            recipe if features is None else replace(recipe, resolution=RESOLUTION[features.dtype])
-        )
-
-    def _probes(self, acts: Activations) -> Probes:
-        return cross_validate(acts.values, self.held_out.labels, self.folds, self._recipe(acts))
 
     def result(self) -> Result:
         """Everything, in the order in which a reader asks for it."""
@@ -213,65 +184,28 @@ class _Run:
         return self._assemble()
 
     def _score(self) -> None:
-        self.probes = self._probes(self.acts)
-        self.scores = self.probes.score(self.acts.values)
-        self.auroc = self.held_out.auroc(self.scores)
-        self.accuracy = self.held_out.balanced_accuracy(self.scores)
-        self.nested = self.held_out.auroc(self.probes.of_best_layer(self.scores))
-        self.best = int(self.probes.validation.mean(0).argmin())
+        self.own = Side.of(self.design, self.acts)
+        self.best = int(self.own.probes.validation.mean(0).argmin())
 
     def _baselines(self) -> None:
         lengths = np.array([[[len(ids)] for ids in self.acts.token_ids]], dtype=np.float32)
-        self.baselines: dict[str, Estimate] = {}
         exact = {"length": lengths, "bag_of_tokens": bag_of_tokens(self.acts.token_ids)}
-        for name, values in exact.items():
-            probes = cross_validate(values, self.held_out.labels, self.folds, self._recipe(None))
-            self.baselines[name] = self.held_out.auroc(probes.score(values))
-        read = {"embedding": self._activations(self.stage, (EMBEDDING_LAYER,))}
+        self.baselines = {name: self.design.auroc_of_counts(it) for name, it in exact.items()}
+        embedding = self._activations(self.stage, (EMBEDDING_LAYER,))
+        self.baselines["embedding"] = self.design.auroc(embedding)
         if self.options.random_init:
-            read["random_init"] = self._activations(replace(self.stage, random_init=self.seed))
-        for name, acts in read.items():
-            self.baselines[name] = self.held_out.auroc(self._probes(acts).score(acts.values))
+            untrained = self._activations(replace(self.stage, random_init=self.seed))
+            self.baselines["random_init"] = self.design.auroc(untrained)
 
     def _control(self) -> None:
-        self.control: Estimate | None = None
-        found = control_types([e.group for e in self.examples], self.acts.token_ids)
-        if found is None:
-            self.warnings.append(
-                "no control task and no selectivity: neither groups nor tokens repeat enough"
-            )
-            return
-        name, types = found
-        if name != "group":
-            self.warnings.append(f"groups hardly repeat: the control task is about the {name}")
-        tasks = [self._control_task(types, task) for task in range(self.options.n_controls)]
-        self.control = replace(
-            tasks[0],
-            value=np.mean([task.value for task in tasks], axis=0),
-            samples=np.mean([task.samples for task in tasks], axis=0),
+        self.control, said = control(
+            self.design,
+            self.acts,
+            n_folds=self.options.n_folds,
+            n_tasks=self.options.n_controls,
+            seed=self.seed,
         )
-
-    def _control_task(self, types: Sequence[str], task: int) -> Estimate:
-        """Balanced accuracy on labels by type, each type being met in training."""
-        labels = control_labels(types, f"{self.seed}:{task}")
-        chosen = labels >= 0
-        relabelled = [
-            replace(e, label=max(int(label), 0), group=kind)
-            for e, label, kind in zip(self.examples, labels, types, strict=True)
-        ]
-        outer = np.full(len(labels), -1)
-        pool = [e for e, c in zip(relabelled, chosen, strict=True) if c]
-        outer[chosen] = example_folds(pool, min(self.options.n_folds, len(pool)))
-        recipe = replace(
-            self._recipe(self.acts),
-            split_inner=lambda rows: example_folds(
-                [relabelled[i] for i in rows], self.options.n_inner
-            ),
-        )
-        labels = np.maximum(labels, 0)
-        probes = cross_validate(self.acts.values, labels, outer, recipe, train=chosen)
-        held_out = replace(self.held_out, labels=labels, folds=outer)
-        return held_out.balanced_accuracy(probes.score(self.acts.values))
+        self.warnings += [said] if said else []
 
     def _null(self) -> None:
         self.p: dict[str, list[float]] = {}
@@ -287,8 +221,8 @@ class _Run:
         self.p = permutation_null(
             self.acts.values,
             self.held_out,
-            self.probes,
-            self._recipe(self.acts),
+            self.own.probes,
+            self.design.recipe(self.acts),
             self.options.n_permutations,
             self.seed,
         )
@@ -299,78 +233,16 @@ class _Run:
             )
 
     def _polarities(self) -> None:
-        self.polarity: dict[str, Estimate] = {}
-        kinds = np.array([e.polarity for e in self.examples])
-        names = sorted(set(kinds) - {""})
-        for source, target in permutations(names, 2):
-            try:
-                probes = cross_validate(
-                    self.acts.values,
-                    self.held_out.labels,
-                    self.folds,
-                    self._recipe(self.acts),
-                    train=kinds == source,
-                    test=kinds == target,
-                )
-            except DataError as error:
-                self.warnings.append(f"{source}->{target} left out: {error}")
-                continue
-            held_out = replace(self.held_out, folds=probes.folds)
-            self.polarity[f"{source}->{target}"] = held_out.auroc(probes.score(self.acts.values))
+        self.polarity, said = polarities(self.design, self.acts)
+        self.warnings += said
 
     def _compare(self) -> None:
         """Paired difference from the reference, and transfer in both directions."""
         assert self.other is not None
-        assert self.reference is not None
-        other = self.other
-        probes = self._probes(other)
-        scores = probes.score(other.values)
-        theirs = self.held_out.auroc(scores)
-        self.difference = self.nested - self.held_out.auroc(probes.of_best_layer(scores))
-        self.rows += replace(self.versus, layers=(None,), layer_types=("",)).rows(
-            "auroc_difference", "best_layer", self.difference
-        )
-        self._warn_about_pair(other)
-        if other.layers != self.acts.layers:
-            self.warnings.append(
-                f"{self.reference.label} has other layers: no difference or transfer by layer"
-            )
-            return
-        self.rows += self.versus.rows("auroc", "reference", theirs)
-        self.rows += self.versus.rows(
-            "balanced_accuracy", "reference", self.held_out.balanced_accuracy(scores)
-        )
-        self.rows += self.versus.rows("auroc_difference", self.options.name, self.auroc - theirs)
-        if other.values.shape[2] != self.acts.values.shape[2]:
-            self.warnings.append(
-                f"d_model {self.acts.values.shape[2]} and {other.values.shape[2]}: no transfer"
-            )
-            return
-        sides = {"stage": (self.probes, self.acts), "reference": (probes, other)}
-        for source, (fitted, _) in sides.items():
-            for target, (_, acts) in sides.items():
-                self._transfer(f"{source}->{target}", fitted, acts)
-
-    def _transfer(self, variant: str, probes: Probes, target: Activations) -> None:
-        """Score one side's probes on the other side's activations of the same held-out examples."""
-        scores = probes.score(target.values)
-        own = probes.score(target.values, centre_on_target=True)
-        accuracy = self.held_out.balanced_accuracy
-        self.rows += self.versus.rows("transfer_auroc", variant, self.held_out.auroc(scores))
-        for threshold, at in (("source", scores), ("own", own)):
-            self.rows += self.versus.rows(
-                "transfer_balanced_accuracy", f"{variant}:{threshold}", accuracy(at)
-            )
-
-    def _warn_about_pair(self, other: Activations) -> None:
-        pair = f"{self.stage.label} and {other.stage.label}"
-        if other.model_digest == self.acts.model_digest:
-            self.warnings.append(f"{pair} have the same weights: every difference is exactly 0")
-        differ = sum(a != b for a, b in zip(self.acts.token_ids, other.token_ids, strict=True))
-        if differ:
-            self.warnings.append(
-                f"{pair} see different token ids in {differ} of {len(self.examples)} examples"
-            )
+        self.beside = Side.of(self.design, self.other)
+        versus = replace(self.where, reference=self.other.stage.label)
+        self.compared, said = comparison(self.held_out, self.own, self.beside, versus)
+        self.warnings += said
 
     def _notes(self) -> list[str]:
         """For each layer the baseline that its interval does not clear, if any."""
@@ -381,7 +253,7 @@ class _Run:
                 for name, estimate in self.baselines.items()
             }
             best = max(values, key=lambda name: values[name])
-            low, _ = self.auroc.interval(head)
+            low, _ = self.own.auroc.interval(head)
             clears = low > values[best]
             notes.append("" if clears else f"not above baseline {best} ({values[best]:.2f})")
         return notes
@@ -396,30 +268,30 @@ class _Run:
             self.warnings.append("the random-initialised baseline was left out on request")
 
     def _assemble(self) -> Result:
-        name, where = self.options.name, self.where
+        where = self.where
         whole = replace(where, layers=(None,), layer_types=("",))
         embedding = replace(where, layers=(EMBEDDING_LAYER,), layer_types=("embedding",))
         notes = self._notes()
-        rows = where.rows("auroc", name, self.auroc, note=notes, **self.p)
-        rows += where.rows("balanced_accuracy", name, self.accuracy)
+        rows = where.rows("auroc", PROBE, self.own.auroc, note=notes, **self.p)
+        rows += where.rows("balanced_accuracy", PROBE, self.own.accuracy)
         if self.options.kind == "logistic":
-            rows += where.rows("log_loss", name, self.held_out.log_loss(self.scores))
+            rows += where.rows("log_loss", PROBE, self.held_out.log_loss(self.own.scores))
         if self.control is not None:
             rows += where.rows("balanced_accuracy", "control", self.control)
-            rows += where.rows("selectivity", name, self.accuracy - self.control)
-        rows += whole.rows("auroc", "best_layer", self.nested)
+            rows += where.rows("selectivity", PROBE, self.own.accuracy - self.control)
+        rows += whole.rows("auroc", BEST_LAYER, self.own.nested)
         places = {"embedding": embedding, "random_init": where}
         for baseline, estimate in self.baselines.items():
             place = places.get(baseline, whole)
             rows += place.rows("auroc", f"baseline:{baseline}", estimate)
         for direction, estimate in self.polarity.items():
             rows += where.rows("polarity_auroc", direction, estimate)
-        rows += self.rows
+        rows += self.compared
         final = fit(
             self.acts.values,
             self.held_out.labels,
             np.ones(len(self.examples), dtype=bool),
-            self._recipe(self.acts),
+            self.design.recipe(self.acts),
         )
         return Result(
             measurements=tuple(rows),
@@ -428,6 +300,7 @@ class _Run:
                 "bias": final.bias,
                 "strength": final.strength,
                 "layers": np.array(self.acts.layers, dtype=np.int64),
+                "n_resamples": np.array([self.options.n_resamples]),
             },
             figures={
                 "auroc": layer_curves(
@@ -440,23 +313,25 @@ class _Run:
             },
             headline=self._headline(notes),
             warnings=tuple(self.warnings),
+            tables=tables(self.design, self.own, self.beside),
         )
 
     def _headline(self, notes: list[str]) -> dict[str, str | float | int | None]:
         best = self.best
-        low, high = self.nested.interval(0)
+        low, high = self.own.nested.interval(0)
         headline: dict[str, str | float | int | None] = {
             "best layer": self.acts.layers[best],
-            "auroc": float(self.nested.value[0]),
+            "auroc": float(self.own.nested.value[0]),
             "95 % interval": f"{low:.3f}-{high:.3f}",
             "p (max)": self.p["p_max"][best] if self.p else None,
             "selectivity": None
             if self.control is None
-            else float((self.accuracy - self.control).value[best]),
+            else float((self.own.accuracy - self.control).value[best]),
         }
-        if self.difference is not None:
-            low, high = self.difference.interval(0)
-            value = float(self.difference.value[0])
+        if self.beside is not None:
+            difference = self.own.nested - self.beside.nested
+            low, high = difference.interval(0)
+            value = float(difference.value[0])
             headline["auroc - reference"] = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
         headline["note"] = notes[best]
         return headline
