@@ -8,6 +8,7 @@ from rich.text import Text
 from olmo_stages.report.layout import needed_width, new_table, plain, unclipped, whole
 from olmo_stages.types import Measurement, Result
 
+_SIGNED = ("difference", "change")
 _Cells = dict[tuple[str, str], Measurement]
 
 
@@ -49,7 +50,7 @@ def stage_tables(result: Result, order: Sequence[str], title: str, width: int = 
 
 def _matrix(cells: _Cells, order: Sequence[str], title: str, *, numbered: bool) -> Table:
     table = new_table(title, "")
-    digits = _digits([row.value for row in cells.values()])
+    digits = _digits(list(cells.values()))
     table.add_column("", no_wrap=True)
     for index, label in enumerate(order, start=1):
         table.add_column(Text(str(index) if numbered else label), justify="right", no_wrap=True)
@@ -60,9 +61,15 @@ def _matrix(cells: _Cells, order: Sequence[str], title: str, *, numbered: bool) 
     return whole(table)
 
 
-def _digits(values: Sequence[float]) -> str:
-    """As few digits as do not make 1, which means identical, of what is not quite 1."""
+def _digits(rows: Sequence[Measurement]) -> str:
+    """As few digits as show nothing that is not quite identical as if it were.
+
+    Identical stages have the number 1, or 0 where it is a difference, which has its sign.
+    """
+    signed = all(row.metric.removesuffix("_stages").endswith(_SIGNED) for row in rows)
+    same, sign = (0.0, "+") if signed else (1.0, "")
+    values = [row.value for row in rows]
     for digits in (3, 4, 5):
-        if all(value == 1.0 or float(f"{value:.{digits}f}") != 1.0 for value in values):
-            return f".{digits}f"
-    return ".6f"
+        if all(value == same or float(f"{value:.{digits}f}") != same for value in values):
+            return f"{sign}.{digits}f"
+    return f"{sign}.6f"

@@ -102,3 +102,20 @@ def test_a_value_below_one_is_not_shown_as_one():
     assert lines[4:] == [["think_sft", "0.99996"], ["think_dpo", "1.00000"]]
     exact = Result((row("think_sft", "base", 1.0),))
     assert ["think_sft", "1.000"] in show(stage_tables(exact, ORDER, ""))
+
+
+def test_a_difference_has_its_sign_and_none_that_is_not_0_looks_like_0():
+    of = {"metric": "auroc_difference_stages", "variant": "best_layer"}
+    result = Result((
+        row("think_sft", "base", 0.25, **of),
+        row("think_dpo", "base", -0.0004, **of),
+        row("think_dpo", "think_sft", 0.0, **of),
+    ))
+    tables = stage_tables(result, ORDER, "")
+    assert tables[0].title.plain.strip(" ·").startswith("auroc difference · best_layer")
+    *_, sft, dpo = show(tables)
+    assert sft == ["think_sft", "+0.2500"]
+    assert dpo == ["think_dpo", "-0.0004", "+0.0000"]
+    similar = Result((row("think_sft", "base", 0.0004), row("think_dpo", "base", -0.2)))
+    *_, sft, dpo = show(stage_tables(similar, ORDER, ""))
+    assert (sft[1], dpo[1]) == ("0.000", "-0.200")
