@@ -62,6 +62,7 @@ class _Launch:
 
     arguments: Sequence[str] = ()
     sweep: Path | None = None
+    jobs: Collection[str] = ()
     expected: Path | None = None
     report: bool = False
     error: BaseException | None = None
@@ -80,7 +81,9 @@ class RememberSweep(Callback):
         # Where the folder cannot be written, Hydra fails next, with the reason.
         with contextlib.suppress(StoreError):
             command.record(_launch.sweep, sys.argv[0], _launch.arguments)
-            _launch.expected = _note(_launch.sweep, _asked_for(config))
+            jobs = _asked_for(config)
+            _launch.jobs = {it.job for it in jobs}
+            _launch.expected = _note(_launch.sweep, jobs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Exception: what went wrong, with its traceback, if HYDRA_FULL_ERROR=1 asks for it.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _launch.arguments, _launch.sweep, _launch.error = arguments, None, None
-    _launch.expected = None
+    vars(_launch).update(vars(_Launch(arguments)))
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv = [sys.argv[0], *command.completed(arguments)]
@@ -397,7 +399,7 @@ def _failed(name: str, overrides: list[str], started: float, why: str) -> Status
 
 
 def _finish_sweep(*, together: bool = True) -> bool:
-    """Show the sweep's table, then what its jobs say together; whether every job of it is done.
+    """Show the sweep's table, then what its jobs say together; whether all asked for is done.
 
     A mishap in assembling is one line: the results stand, and the exit code tells of the jobs.
     """
@@ -415,7 +417,9 @@ def _finish_sweep(*, together: bool = True) -> bool:
             _say(f"not assembled: {error}")
         if _launch.report and any(status.state in _DONE for status in statuses):
             _report(_launch.sweep)
-    return all(status.state in _DONE for status in statuses)
+    # An earlier launch may have asked the same sweep for others, which this one cannot answer for.
+    own = [it for it in statuses if not _launch.jobs or it.job in _launch.jobs]
+    return all(status.state in _DONE for status in own)
 
 
 def _report(sweep: Path) -> None:

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from olmo_stages.atomic import process_runs, safe_name, write_file
+from olmo_stages.expected import Expected, read_expected, told
 from olmo_stages.provenance import redact, redact_arguments
 
 State = Literal["running", "ok", "cached", "failed", "killed", "missing"]
 """`killed` and `missing` are found by `read_statuses`; a job writes the others itself."""
 
 _FOLDER = "jobs"
+_ABOUT = ("stage", "reference", "size", "analysis", "data")
+_DAMAGED = "what it said of itself is damaged; run it again"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def write_status(sweep_dir: Path, status: Status) -> Path:
         status, error=redact(error), overrides=redact_arguments(status.overrides)
     )
     writer = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
-    path = _path(sweep_dir, status.job)
+    path = sweep_dir / _FOLDER / f"{safe_name(status.job)}.json"
     write_file(path, json.dumps({**dataclasses.asdict(clean), "writer": writer}).encode())
     return path
 
@@ -70,37 +73,64 @@ def read_statuses(
 
     Args:
         sweep_dir: folder of the sweep.
-        expected: names of its jobs, in the order wanted; None = the jobs that wrote a status.
+        expected: names of its jobs, in the order wanted; None = all that the sweep was ever asked
+            for, then all others that wrote a status.
         ended: the sweep is over, so whatever still says `running` was killed. Without it a job is
             known to be killed only if its process was on this machine.
 
     Returns:
-        One status a job; a job without a status is `missing`.
+        One status a job; a job without a status is `missing`. What a job did not get to say about
+        itself is told from what it was asked for.
     """
+    asked = {safe_name(it.job): it for it in read_expected(sweep_dir)}
+    stems = [safe_name(job) for job in expected or ()]
     if expected is None:
-        paths = sorted((sweep_dir / _FOLDER).glob("*.json"), key=lambda path: _natural(path.stem))
-        found = [_read(path, ended=ended) for path in paths]
-        return [status for status in found if status is not None]
-    found = [_read(_path(sweep_dir, job), ended=ended) for job in expected]
-    return [
-        Status(job, "missing", error="never started") if status is None else status
-        for job, status in zip(expected, found, strict=True)
-    ]
+        written = (path.stem for path in (sweep_dir / _FOLDER).glob("*.json"))
+        stems = list(dict.fromkeys([*asked, *sorted(written, key=_natural)]))
+    names = dict(zip(stems, expected or stems, strict=True))
+    found = {stem: _read(sweep_dir / _FOLDER / f"{stem}.json", ended=ended) for stem in stems}
+    data = _data_sets(asked, found)
+    statuses: list[Status] = []
+    for stem, status in found.items():
+        wanted = asked.get(stem, Expected(names[stem]))
+        if isinstance(status, str):
+            status = Status(wanted.job, "missing", error=status, overrides=wanted.overrides)
+        statuses.append(status if status.about else _told(status, wanted, data))
+    return statuses
 
 
-def _path(sweep_dir: Path, job: str) -> Path:
-    return sweep_dir / _FOLDER / f"{safe_name(job)}.json"
+def _told(status: Status, asked: Expected, data: Mapping[str, str]) -> Status:
+    """A status of a job that did not get to say what it is about."""
+    about = dict(asked.about or told(status.overrides))
+    if "stage" not in about:
+        return status
+    if "data" in about:
+        about["data"] = data.get(about["data"], about["data"])
+    return dataclasses.replace(status, about={it: about[it] for it in _ABOUT if it in about})
 
 
-def _read(path: Path, *, ended: bool) -> Status | None:
+def _data_sets(asked: Mapping[str, Expected], found: Mapping[str, Status | str]) -> dict[str, str]:
+    """What the data sets of finished jobs are called, by what they were asked for as."""
+    names: dict[str, set[str]] = {}
+    for stem, status in found.items():
+        if not isinstance(status, str) and "data" in status.about:
+            about = asked[stem].about if stem in asked else told(status.overrides)
+            names.setdefault(about.get("data", ""), set()).add(status.about["data"])
+    return {word: min(known) for word, known in names.items() if len(known) == 1}
+
+
+def _read(path: Path, *, ended: bool) -> Status | str:
+    """A status, or why there is none."""
     try:
         content = json.loads(path.read_bytes())
         writer = content.pop("writer")
         if content["state"] not in get_args(State):
-            return None
+            return _DAMAGED
         status = Status(**content)
+    except FileNotFoundError:
+        return "never started" if ended else "not started"
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        return _DAMAGED
     if status.state == "running" and (ended or _gone(writer)):
         return dataclasses.replace(status, state="killed", error="killed before it finished")
     return status

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from olmo_stages import launch
 from olmo_stages.cli import app
 from olmo_stages.records import read
+from olmo_stages.statuses import Status, read_statuses
 
 QUICK = [
     "analysis.n_permutations=19",
@@ -462,3 +463,60 @@ def test_a_result_that_was_damaged_is_made_again_with_a_warning(run, checkpoints
     assert "already done" not in out
     assert caplog.text.count("is damaged") == 1
     assert path.read_bytes() == good
+
+
+def fails(*_):
+    raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model=base,think_dpo", "seed=0,1", "force=true"],
+        ["+experiment=training_dynamics"],
+        ["+experiment=similarity", "model=think_sft,rl_zero_math"],
+        ["model=base,think_sft", "analysis.layers=[0,1],null", "+extra='a b',c"],
+        ["analysis=glob(c*)", "seed=range(0,2)"],
+    ],
+)
+def test_a_sweep_notes_its_jobs_under_the_names_they_give_themselves(
+    run, tmp_path, monkeypatch, arguments
+):
+    monkeypatch.setattr(launch, "_run", fails)
+    assert run("-m", *arguments, "sweep=s")[0] == 1
+    sweep = tmp_path / "outputs/sweeps/s"
+    (path,) = (sweep / "expected").iterdir()
+    jobs = json.loads(path.read_text())["jobs"]
+    statuses = [json.loads(it.read_text()) for it in (sweep / "jobs").iterdir()]
+    assert len(jobs) > 1
+    assert {it["job"]: it["overrides"] for it in jobs} == {
+        it["job"]: it["overrides"] for it in statuses
+    }
+
+
+def test_a_killed_sweep_shows_what_never_started(run, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_run", interrupt)
+    code, out, _ = run("-m", "model=base,think_sft,think_dpo", "analysis=cka", "sweep=s")
+    assert code == 130
+    assert out.count("never started") == 2
+    statuses = read_statuses(tmp_path / "outputs/sweeps/s")
+    assert [it.state for it in statuses] == ["failed", "missing", "missing"]
+    assert [it.about["stage"] for it in statuses] == ["base", "think_sft", "think_dpo"]
+    assert [it.about["reference"] for it in statuses] == ["", "base", "think_sft"]
+    assert {it.about["analysis"] for it in statuses} == {"cka"}
+    # A launch of some of them forgets none of the others.
+    monkeypatch.setattr(launch, "_run", lambda *it: Status(it[2], "ok", overrides=it[3]))
+    code, out, _ = run("-m", "model=base,think_sft", "analysis=cka", "sweep=s", "report=false")
+    assert code == 0  # it did all that it was asked for
+    assert out.count("never started") == 1
+    states = [it.state for it in read_statuses(tmp_path / "outputs/sweeps/s")]
+    assert states == ["ok", "ok", "missing"]
+
+
+def test_what_was_mistyped_is_not_waited_for(run, tmp_path):
+    code, _, _ = run("-m", "model=base,think_stf", "sweep=s")
+    assert code == 2
+    assert read_statuses(tmp_path / "outputs/sweeps/s") == []

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from olmo_stages.expected import Expected, write_expected
 from olmo_stages.statuses import Status, read_statuses, write_status
 
 
@@ -86,11 +87,70 @@ def test_another_machine_gets_the_benefit_of_the_doubt(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"job": "0", "state": "lost", "writer": {}}'])
-def test_a_damaged_status_counts_as_missing(tmp_path, text):
+@pytest.mark.parametrize("expected", [None, ["0"]])
+def test_a_damaged_status_counts_as_missing_and_says_so(tmp_path, text, expected):
     path = write_status(tmp_path, Status("0", "ok"))
     path.write_text(text)
-    assert read_statuses(tmp_path, ["0"])[0].state == "missing"
-    assert read_statuses(tmp_path) == []
+    (status,) = read_statuses(tmp_path, expected)
+    assert (status.job, status.state) == ("0", "missing")
+    assert "damaged" in status.error
+
+
+# ---- what a sweep was asked for
+
+DPO = {"stage": "think_dpo", "reference": "base", "size": "tiny", "analysis": "cka", "data": "d"}
+
+
+def test_a_job_that_never_started_is_missing_with_all_that_is_known_of_it(tmp_path):
+    jobs = [Expected("b", ["model=think_dpo"], DPO), Expected("a")]
+    write_expected(tmp_path, jobs)
+    write_status(tmp_path, Status("a", "ok"))
+    missing, done = read_statuses(tmp_path)
+    assert missing == Status(
+        "b", "missing", error="not started", overrides=["model=think_dpo"], about=DPO
+    )
+    assert (done.job, done.state) == ("a", "ok")
+
+
+def test_what_has_not_started_when_the_sweep_ended_never_did(tmp_path):
+    write_expected(tmp_path, [Expected("a")])
+    assert read_statuses(tmp_path)[0].error == "not started"
+    assert read_statuses(tmp_path, ended=True)[0].error == "never started"
+
+
+def test_jobs_of_other_launches_follow_those_that_were_asked_for(tmp_path):
+    write_expected(tmp_path, [Expected("9"), Expected("2")])
+    for job in ["10", "2", "1"]:
+        write_status(tmp_path, Status(job, "ok"))
+    states = [(it.job, it.state) for it in read_statuses(tmp_path)]
+    assert states == [("9", "missing"), ("2", "ok"), ("1", "ok"), ("10", "ok")]
+
+
+def test_a_job_that_failed_early_is_about_what_it_was_asked_for(tmp_path):
+    write_expected(tmp_path, [Expected("a", about=DPO)])
+    write_status(tmp_path, Status("a", "failed", error="no"))
+    assert read_statuses(tmp_path)[0].about == DPO
+
+
+def test_without_a_list_it_is_about_what_its_overrides_say(tmp_path):
+    write_status(tmp_path, Status("a", "failed", overrides=["analysis=cka", "model=think_dpo"]))
+    write_status(tmp_path, Status("b", "failed", overrides=["+experiment=x"]))
+    told, unknown = read_statuses(tmp_path)
+    assert told.about == {"stage": "think_dpo", "analysis": "cka"}
+    assert unknown.about == {}
+
+
+def test_data_is_called_as_the_finished_jobs_call_it(tmp_path):
+    asked = {"stage": "a", "data": "manners"}
+    jobs = [Expected("a", about=asked), Expected("b", about=asked), Expected("c", about=asked)]
+    other = Expected("d", about={"stage": "a", "data": "truth"})
+    write_expected(tmp_path, [*jobs, other])
+    write_status(tmp_path, Status("a", "ok", about={"stage": "a", "data": "manners_miniature"}))
+    found = [it.about["data"] for it in read_statuses(tmp_path)]
+    assert found == ["manners_miniature"] * 3 + ["truth"]
+    # Where one word stands for several, none of them is a guess.
+    write_status(tmp_path, Status("b", "ok", about={"stage": "a", "data": "manners"}))
+    assert read_statuses(tmp_path)[2].about["data"] == "manners"
 
 
 def test_a_status_holds_no_secret_and_its_error_is_one_line(tmp_path, monkeypatch):
