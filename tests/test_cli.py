@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from olmo_stages import launch
 from olmo_stages.cli import app, main
 from olmo_stages.report import show
+from olmo_stages.statuses import Status, write_status
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,65 @@ def test_a_wrong_stage_or_size_is_one_line(shell, arguments, said):
     assert (code, out) == (1, "")
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """A sweep of one job that failed, and a job's folder that is not of it."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/sweeps/s")
+    write_status(folder, Status("model=base", "failed", error="no disk"))
+    job = Path("outputs/probe/base.tiny/truth.0123")
+    job.mkdir(parents=True)
+    (job / "result.json").write_text("{}")
+    return folder, job
+
+
+def of_sweep(job, name):
+    (job / "provenance.json").write_text(json.dumps({"config": {"sweep": name}}))
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nowhere", "nowhere does not exist; give the folder of a sweep, OUTPUTS/sweeps/NAME"),
+        ("file", "file is a file; give the folder of a sweep"),
+        ("empty", "empty holds no sweep; give OUTPUTS/sweeps/NAME"),
+        ("outputs", "outputs is no sweep; give one: outputs/sweeps/s"),
+        ("outputs/sweeps", "outputs/sweeps is no sweep; give one: outputs/sweeps/s"),
+    ],
+)
+def test_a_report_of_what_is_no_sweep_is_one_line(shell, sweep, place, said):
+    Path("file").touch()
+    Path("empty").mkdir()
+    code, out, err = shell("report", str(sweep[0]), place)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_report_of_a_job_names_its_sweep(shell, sweep):
+    folder, job = sweep
+    of_sweep(job, "s")
+    code, _, err = shell("report", str(job))
+    assert code == 1
+    assert f"is the result of one job; give its sweep: {folder.resolve()}" in err
+
+
+@pytest.mark.parametrize("name", ["gone", "../../..", 3])
+def test_a_report_of_a_job_whose_sweep_is_gone_names_none(shell, sweep, name):
+    of_sweep(sweep[1], name)
+    code, _, err = shell("report", str(sweep[1]))
+    assert code == 1
+    assert "is the result of one job; give the folder of its sweep" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [["--open", "--no-page"], ["--all", "--format", "csv"], ["--format", "xml"]]
+)
+def test_options_of_a_report_that_do_not_go_together(shell, sweep, options):
+    code, out, err = shell("report", str(sweep[0]), *options)
+    assert (code, out) == (2, "")
+    assert options[0] in err
+    assert not (sweep[0] / "report").exists()

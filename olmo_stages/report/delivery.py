@@ -95,10 +95,11 @@ def deliver_sweep(sweep: Path) -> None:
     from olmo_stages.tracking.sent import sync_lines
 
     folder = folder_of([sweep])
-    with _waiting("making the report"):
+    with _waiting("reading the results"):
         found = study.build([sweep], folder)
-        files = write(found, [sweep], folder)
     show.show_study(found, ended=True)
+    with _waiting("writing table and page"):
+        files = write(found, [sweep], folder)
     show.show_files(files.paths())
     for line in sync_lines(found):
         show.show_command("W&B, to upload", line)
