@@ -29,9 +29,11 @@ __all__ = [
     "Status",
     "Times",
     "is_finished",
+    "locate",
     "now",
     "provenance",
     "read",
+    "read_file",
     "read_statuses",
     "redact",
     "redact_arguments",
@@ -44,15 +46,15 @@ SCHEMA = 3
 
 MEASUREMENTS = "measurements.parquet"
 TENSORS = "tensors.safetensors"
+PROVENANCE = "provenance.json"
 TRACKING = "tracking.json"
 """Where a tracker notes what it sent; not a part of the result."""
 
 _MARK = "result.json"
 _ROWS = "measurements.jsonl"
-_PROVENANCE = "provenance.json"
 _FIGURES = "figures"
 _TABLES = "tables"
-_OWN = frozenset({MEASUREMENTS, TENSORS, TRACKING, _MARK, _ROWS, _PROVENANCE, _FIGURES, _TABLES})
+_OWN = frozenset({MEASUREMENTS, TENSORS, TRACKING, _MARK, _ROWS, PROVENANCE, _FIGURES, _TABLES})
 
 # Arrow's and pandas' names of the types of a measurement's fields.
 _KINDS: Mapping[object, tuple[str, str]] = {
@@ -167,7 +169,7 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
         TENSORS: _safetensors(result.tensors),
         **{figures[name]: text.encode() for name, text in result.figures.items()},
         **{tables[name]: table_parquet(name, it) for name, it in result.tables.items()},
-        _PROVENANCE: _pretty(provenance),
+        PROVENANCE: _pretty(provenance),
     }
     mark = {
         "schema": SCHEMA,
@@ -184,10 +186,17 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
     write_folder(folder, {**files, _MARK: _pretty(mark)}, _OWN)
 
 
-def read(folder: Path) -> Recorded:
-    """Read a result back, every file checked against its digest.
+def read(folder: Path, *, tensors: bool = True) -> Recorded:
+    """Read a result back, every file that is read checked against its digest.
 
-    Tables may be large, so that each is read only when it is asked for.
+    Args:
+        folder: the job's folder.
+        tensors: False leaves the tensors, often most of a result, where they are; the result then
+            has none.
+
+    Returns:
+        A result whose tables, which may be large too, are read when they are asked for. They are
+        checked now, unless tensors are left out.
 
     Raises:
         StoreError: if there is no finished result, or a file of it is damaged.
@@ -196,27 +205,61 @@ def read(folder: Path) -> Recorded:
 
     mark = read_mark(folder)
     tables: dict[str, str] = mark.get("tables", {})
-    files: dict[str, bytes] = {}
-    for name, expected in mark["files"].items():
-        try:
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-                file.seek(0)
-                files[name] = b"" if name in tables.values() else file.read()
-        except OSError as error:
-            raise StoreError(_damaged(folder, name)) from error
-        if found != expected["sha256"]:
-            raise StoreError(_damaged(folder, name))
-    rows = pq.read_table(io.BytesIO(files[MEASUREMENTS])).to_pylist()
+    figures = {name: read_file(folder, mark, it).decode() for name, it in mark["figures"].items()}
+    rows = pq.read_table(io.BytesIO(read_file(folder, mark, MEASUREMENTS))).to_pylist()
+    if tensors:
+        for name in (_ROWS, *tables.values()):
+            read_file(folder, mark, name)
     result = Result(
         measurements=tuple(Measurement(**row) for row in rows),
-        tensors=safetensors.numpy.load(files[TENSORS]),
-        figures={name: files[path].decode() for name, path in mark["figures"].items()},
+        tensors=safetensors.numpy.load(read_file(folder, mark, TENSORS)) if tensors else {},
+        figures=figures,
         headline=mark["headline"],
         warnings=tuple(mark["warnings"]),
         tables=Tables({name: folder / path for name, path in tables.items()}),
     )
-    return Recorded(result, json.loads(files[_PROVENANCE]), mark_digest(mark))
+    return Recorded(result, json.loads(read_file(folder, mark, PROVENANCE)), mark_digest(mark))
+
+
+def read_file(folder: Path, mark: Mapping[str, Any], name: str) -> bytes:
+    """Read one file of a result, checked against its digest.
+
+    Args:
+        folder: of the result.
+        mark: what `read_mark` says of it.
+        name: `MEASUREMENTS`, `PROVENANCE`, or what the mark says of figures and tables.
+
+    Raises:
+        StoreError: it is gone or damaged, or the mark does not list it.
+    """
+    try:
+        content = (folder / name).read_bytes()
+        expected = mark["files"][name]["sha256"]
+    except (OSError, KeyError, TypeError) as error:
+        raise StoreError(_damaged(folder, name)) from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise StoreError(_damaged(folder, name))
+    return content
+
+
+def locate(sweep_dir: Path, folder: Path) -> Path:
+    """Where the result of a sweep's job is: beside the sweep, or as it was noted.
+
+    A sweep is in OUTPUTS/sweeps, its jobs in OUTPUTS/ANALYSIS/STAGE/DATA. Notes are relative to
+    where the sweep was launched; one that was moved, copied or is seen from another machine has
+    its jobs beside it, and those of a copy are meant, not the originals.
+
+    Args:
+        sweep_dir: folder of the sweep.
+        folder: as its status says.
+    """
+    given = [sweep_dir.parent.parent] if len(sweep_dir.parts) > 2 else []
+    for outputs in (*given, sweep_dir.resolve().parent.parent):
+        beside = outputs.joinpath(*folder.parts[-3:])
+        restore_folder(beside)
+        if beside.is_dir():
+            return beside
+    return folder
 
 
 def is_finished(folder: Path) -> bool:
@@ -254,7 +297,7 @@ def read_mark(folder: Path) -> dict[str, Any]:
 
 def mark_digest(mark: Mapping[str, Any]) -> str:
     """Return the identity of the numbers that a mark lists."""
-    measured = {name: it["sha256"] for name, it in mark["files"].items() if name != _PROVENANCE}
+    measured = {name: it["sha256"] for name, it in mark["files"].items() if name != PROVENANCE}
     return hashlib.sha256(canonical_json(measured).encode()).hexdigest()
 
 

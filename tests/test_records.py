@@ -241,6 +241,56 @@ def test_a_flipped_byte_is_named(folder):
         read(folder)
 
 
+@pytest.mark.parametrize("name", ["measurements.parquet", "provenance.json", "figures/"])
+def test_without_tensors_what_is_read_is_checked_all_the_same(folder, name):
+    write(folder, result(), {})
+    path = folder / name
+    path = next(path.iterdir()) if path.is_dir() else path
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+        read(folder, tensors=False)
+
+
+def test_without_tensors_the_rest_is_read(folder):
+    write(folder, result(), {"seed": 7})
+    (folder / "tensors.safetensors").write_bytes(b"")  # not even looked at
+    back = read(folder, tensors=False)
+    assert back.result.tensors == {}
+    assert back.result.measurements[0] == result().measurements[0]
+    assert back.result.figures == result().figures
+    assert (back.result.headline, back.result.warnings) == (result().headline, result().warnings)
+    assert (back.provenance, len(back.digest)) == ({"seed": 7}, 64)
+
+
+def test_a_file_that_the_mark_does_not_list_is_not_read(folder):
+    write(folder, result(), {})
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"notes\.txt is damaged"):
+        records.read_file(folder, records.read_mark(folder), "notes.txt")
+
+
+# ---- where a sweep's jobs are
+
+
+def test_jobs_are_where_they_were_noted_unless_they_lie_beside_their_sweep(tmp_path):
+    original, sweep = job().folder(tmp_path / "out"), tmp_path / "out" / "sweeps" / "s"
+    write(original, result(), {})
+    assert records.locate(sweep, original) == original
+    assert records.locate(tmp_path / "else" / "sweeps" / "s", original) == original
+    copied = job().folder(tmp_path / "copy")
+    write(copied, result(), {})
+    assert records.locate(tmp_path / "copy" / "sweeps" / "s", original) == copied
+
+
+def test_a_sweep_seen_from_within_finds_its_jobs(tmp_path, monkeypatch):
+    write(job().folder(tmp_path / "out"), result(), {})
+    sweep = tmp_path / "out" / "sweeps" / "s"
+    sweep.mkdir(parents=True)
+    monkeypatch.chdir(sweep)
+    found = records.locate(Path(), job().folder(Path("out")))
+    assert found.resolve() == job().folder(tmp_path / "out").resolve()
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
