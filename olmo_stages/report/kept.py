@@ -1,6 +1,5 @@
 """Results read back from their folders without their tensors, which may be gigabytes."""
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from olmo_stages.data.responses import OWN
 from olmo_stages.errors import StoreError
-from olmo_stages.records import MEASUREMENTS, is_finished, mark_digest, read_mark
+from olmo_stages.records import (
+    MEASUREMENTS,
+    PROVENANCE,
+    is_finished,
+    mark_digest,
+    read_file,
+    read_mark,
+)
 from olmo_stages.records import canonical_json as canonical
 from olmo_stages.types import Measurement
 
@@ -76,7 +82,7 @@ class Kept:
         Raises:
             StoreError: its file is damaged.
         """
-        return _content(self.folder, self.mark, self.mark["figures"][name]).decode()
+        return read_file(self.folder, self.mark, self.mark["figures"][name]).decode()
 
 
 class Done(Kept):
@@ -208,21 +214,5 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
     mark = read_mark(folder)
     if not is_finished(folder):
         raise StoreError(f"{folder} is damaged; run its job again with force=true")
-    record = json.loads(_content(folder, mark, "provenance.json"))
-    return mark, record, _content(folder, mark, MEASUREMENTS)
-
-
-def _content(folder: Path, mark: Mapping[str, Any], name: str) -> bytes:
-    """A file of a result.
-
-    Raises:
-        StoreError: it is not what was written.
-    """
-    damaged = f"{folder / name} is damaged; run its job again with force=true"
-    try:
-        content = (folder / name).read_bytes()
-    except OSError as error:
-        raise StoreError(damaged) from error
-    if hashlib.sha256(content).hexdigest() != mark["files"][name]["sha256"]:
-        raise StoreError(damaged)
-    return content
+    record = json.loads(read_file(folder, mark, PROVENANCE))
+    return mark, record, read_file(folder, mark, MEASUREMENTS)

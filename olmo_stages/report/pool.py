@@ -10,7 +10,7 @@ from typing import Any
 from olmo_stages.command import changes_job
 from olmo_stages.errors import StoreError
 from olmo_stages.lineage import lineage_order
-from olmo_stages.records import Status, is_finished
+from olmo_stages.records import Status, locate
 from olmo_stages.records import canonical_json as canonical
 from olmo_stages.report.kept import Done, read_done
 
@@ -95,7 +95,7 @@ def pool(sweeps: Mapping[Path, Sequence[Status]]) -> Pool:
             if status.state not in _DONE or status.folder is None:
                 left.append(Undone(sweep, status))
                 continue
-            folder = _place(sweep, Path(status.folder))
+            folder = locate(sweep, Path(status.folder))
             try:
                 job = read_done(folder)
             except StoreError as error:
@@ -121,16 +121,6 @@ def _is_done(status: Status, done: Mapping[frozenset[str], Sequence[Status]]) ->
 
 def _settings(status: Status) -> frozenset[str]:
     return frozenset(it for it in status.overrides if changes_job(it))
-
-
-def _place(sweep: Path, folder: Path) -> Path:
-    """Where a job's result is: as recorded, or beside a sweep that was moved or is seen from afar.
-
-    Recorded paths are relative to where the sweep was launched. A sweep is in OUTPUTS/sweeps, a job
-    in OUTPUTS/ANALYSIS/STAGE/DATA.
-    """
-    beside = sweep.resolve().parent.parent.joinpath(*folder.parts[-3:])
-    return beside if not is_finished(folder) and is_finished(beside) else folder
 
 
 def _group_order(group: Group) -> tuple[str, str, str, str]:
