@@ -125,8 +125,7 @@ def _columns(study: Study) -> dict[str, dict[str, Any]]:
         head = study.lead.columns[column]
         told[head] = {"says": study.lead.notes.get(head, "")}
         if (shift := found.get(column)) is not None:
-            change = asdict(shift.change)
-            told[head] |= {name: change[name] for name in ("says", "unchanged", "resampled")}
+            told[head] |= {name: getattr(shift.change, name) for name in ("unchanged", "resampled")}
             told[head]["section"] = shift.section
     return told
 

@@ -1,7 +1,7 @@
 """The lead table of a report for the terminal: a stage a row, and what it changed of its parent."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,7 @@ from olmo_stages.report.layout import (
     unclipped,
     whole,
 )
-from olmo_stages.types import Measurement
+from olmo_stages.types import Change, Measurement
 
 UNCHANGED = "~"
 """Marks a number whose interval holds the value of two equal models."""
@@ -34,15 +34,21 @@ Placed = Mapping[tuple[int, int], Shift]
 def placed(study: Study) -> Placed:
     """Return what stands in each cell of the lead table that is about a change.
 
-    Also where the number is not known; its `Shift` says why.
+    Also where the number is not known; its `Shift` says why. A number that is on no edge, because
+    it is about another stage than the parent, is what the edges have under its name.
     """
     edges: dict[tuple[Cell, ...], tuple[Shift, ...]]
     edges = {(edge.stage, edge.parent): edge.shifts for edge in study.edges}
+    kinds = {name: it for edge in study.edges for it in edge.shifts for name in _names(it.change)}
     found = {}
     for index, row in enumerate(study.lead.rows):
         shifts = edges.get(row[:NAMING], ())
         for column, cell in enumerate(row[NAMING:], NAMING):
-            if (shift := _of_cell(cell, column - NAMING, shifts)) is not None:
+            shift = _of_cell(cell, column - NAMING, shifts)
+            if shift is None and isinstance(cell, Measurement):
+                kind = kinds.get((cell.metric, cell.variant))
+                shift = None if kind is None else replace(kind, row=cell, why=cell.note)
+            if shift is not None:
                 found[index, column] = shift
     return found
 
@@ -107,6 +113,12 @@ class _Shown:
     quiet: bool = False
 
 
+def _names(change: Change) -> set[tuple[str, str]]:
+    """Metric and variant of the rows that a change is looked for among."""
+    pairs = {(change.metric, change.variant), (change.metric_across, change.variant_across)}
+    return {pair for pair in pairs if pair[0]}
+
+
 def _of_cell(cell: Cell, position: int, shifts: Sequence[Shift]) -> Shift | None:
     same = [shift for shift in shifts if cell is not None and shift.row is cell]
     if same or cell is not None:
@@ -152,7 +164,7 @@ def _whys(found: Placed) -> list[str]:
 def _table(grid: Grid, rows: Sequence[Sequence[_Shown]], between: str) -> Table:
     table = new_table("", "")
     for column, head in enumerate(grid.columns):
-        if column < NAMING:
+        if column < NAMING or any(isinstance(row[column], str) for row in grid.rows):
             table.add_column(Text(printable(head)), overflow="fold", max_width=_LONGEST_NAME)
         else:
             table.add_column(Text(printable(head)), justify="right", no_wrap=True)

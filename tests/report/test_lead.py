@@ -162,3 +162,22 @@ def test_another_grid_is_shown_with_its_numbers():
     assert "probe on [blue]" in text
     assert line_of(text, "a").split(None, 2)[2].startswith("-0.300 [-0.400, -0.200]")
     assert line_of(text, "b").split() == ["b", "2", "-"]
+
+
+def test_a_number_against_another_stage_is_judged_like_those_on_edges():
+    given = of_edges(edge("a", MOVED, None), edge("b", STILL, None))
+    far = [
+        row("auroc_difference", value, stage, "root", variant=PROBE.variant, note=note)
+        for stage, value, note in (("a", -0.3, ""), ("b", -0.05, "few groups"))
+    ]
+    rows = tuple((*cells[:3], it, "done") for cells, it in zip(given.lead.rows, far, strict=True))
+    heads = ("stage", "parent", "probe", "probe against root", "state")
+    text = printed(lead_table(replace(given, lead=Grid(heads, rows))))
+    assert line_of(text, "a").split()[-4:] == ["-0.300", "[-0.400,", "-0.200]", "done"]
+    assert line_of(text, "b").split()[-3:] == ["0.050]", "~a", "done"]
+
+
+def test_states_stand_to_the_left():
+    lead = Grid(("stage", "parent", "state"), (("a", "base", "done"), ("b", "base", "x" * 9)))
+    text = printed(lead_table(replace(study(), edges=(), lead=lead)))
+    assert line_of(text, "a").index("done") == line_of(text, "b").index("xxx")
