@@ -140,7 +140,7 @@ def _multiple(n_pairs: int, n_apart: int) -> list[str]:
     by_chance = (1 - LEVEL) * n_pairs
     return [
         f"{n_pairs} pairs of stages, each with an interval of its own that is not corrected for "
-        f"their number: about {by_chance:.1f} would leave out 0 if no stage differed, {n_apart} do"
+        f"their number: up to {by_chance:.1f} would leave out 0 if no stage differed, {n_apart} do"
     ]
 
 

@@ -195,7 +195,7 @@ def test_stages_of_other_depth_are_compared_at_their_best_layers():
 def test_many_pairs_are_warned_of_and_one_is_not(planted):
     (said,) = (it for it in across(planted).warnings if "not corrected" in it)
     assert said.startswith("3 pairs of stages")
-    assert "about 0.2 would leave out 0 if no stage differed, 2 do" in said
+    assert "up to 0.2 would leave out 0 if no stage differed, 2 do" in said
     assert not across(planted[:1]).warnings
 
 
