@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,slurm]"
 	touch $(READY)
 
-demo: $(READY)  ## train the miniature family (once) and run the main job on two stages
+demo: $(READY)  ## train the miniature family (once), run the main job on two stages, make its page
 	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe
 
 test: $(READY)  ## the tests: no network, a few minutes on 2 cores

@@ -100,9 +100,9 @@ def deliver_sweep(sweep: Path) -> None:
     show.show_study(found, ended=True)
     with _waiting("writing table and page"):
         files = write(found, [sweep], folder)
-    show.show_files(files.paths())
     for line in sync_lines(found):
         show.show_command("W&B, to upload", line)
+    show.show_files(files.paths())
 
 
 def sweeps_of(places: Sequence[Path]) -> list[Path]:

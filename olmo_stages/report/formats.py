@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from olmo_stages.document import Cell, Shift, Study
-from olmo_stages.figures.wording import or_gap, written
-from olmo_stages.report.layout import NOTHING, printable
-from olmo_stages.report.lead import NAMING, placed
+from olmo_stages.figures.wording import or_gap
+from olmo_stages.report.layout import printable
+from olmo_stages.report.lead import NAMING, placed, words
 from olmo_stages.types import Measurement
 
 SCHEMA = 1
@@ -103,7 +103,10 @@ def to_markdown(study: Study) -> str:
     """Return the lead table as a Markdown table, numbers with their intervals."""
     heads = [_escaped(head) for head in study.lead.columns]
     rule = ["---" if column < NAMING else "---:" for column in range(len(heads))]
-    rows = [[_words(cell) for cell in row] for row in study.lead.rows]
+    rows = [
+        [_escaped(it) if isinstance(it, str) else words(it) for it in row]
+        for row in study.lead.rows
+    ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *rows])
 
 
@@ -158,15 +161,6 @@ def _text(cell: Cell) -> Cell:
         return cell
     text = printable(cell)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _words(cell: Cell) -> str:
-    if isinstance(cell, Measurement):
-        known = or_gap(cell.value) is not None
-        return written(cell.value, cell.ci_low, cell.ci_high) if known else NOTHING
-    if isinstance(cell, float):
-        return written(cell) if or_gap(cell) is not None else NOTHING
-    return NOTHING if cell is None else _escaped(str(cell))
 
 
 def _escaped(text: str) -> str:

@@ -1,6 +1,6 @@
 """The lead table of a report for the terminal: a stage a row, and what it changed of its parent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.table import Table
@@ -53,7 +53,7 @@ def placed(study: Study) -> Placed:
     return found
 
 
-def lead_table(study: Study, width: int = 100) -> Table:
+def lead_tables(study: Study, width: int = 100) -> list[Table]:
     """One row a stage, one column a number that tells how far it is from its parent.
 
     Args:
@@ -61,20 +61,18 @@ def lead_table(study: Study, width: int = 100) -> Table:
         width: how many columns the terminal has.
 
     Returns:
-        A table whose numbers are whole, with their intervals: beside them, or where that is too
-        wide, below them. What `lead_notes` explains is marked.
+        As many tables as it takes to show every number whole, with its interval, beside its stage.
+        What `lead_notes` explains is marked.
     """
     cells = _shown(study)
-    table = _table(study.lead, cells, " ")
-    if needed_width(table) > width:
-        table = _table(study.lead, cells, "\n")
-    return unclipped(table, width)
+    tables = [_table(study.lead, cells, chosen) for chosen in _fitting(study.lead, cells, width)]
+    return [unclipped(table, width) for table in tables]
 
 
 def lead_notes(study: Study) -> list[str]:
     """What the columns and the marks of the lead table mean, one line each."""
     found = placed(study)
-    notes = [f"{printable(head)}: {printable(it)}" for head, it in study.lead.notes.items()]
+    notes = [f"{printable(head)}: {printable(it)}" for head, it in _told_once(study.lead.notes)]
     about = {
         f"{printable(study.lead.columns[column])} {shift.change.unchanged:g}": None
         for (_, column), shift in found.items()
@@ -99,16 +97,25 @@ def grid_table(grid: Grid, title: str, width: int = 100) -> Table:
             overflow="fold",
         )
     for row in grid.rows:
-        table.add_row(*(Text(" ".join(_words(cell)).strip()) for cell in row))
+        table.add_row(*(Text(words(cell)) for cell in row))
     return unclipped(whole(table), width)
+
+
+def words(cell: Cell) -> str:
+    """A cell as text, a number with its interval where it has one."""
+    if isinstance(cell, Measurement):
+        known = or_gap(cell.value) is not None
+        return written(cell.value, cell.ci_low, cell.ci_high) if known else NOTHING
+    if isinstance(cell, float):
+        return written(cell) if or_gap(cell) is not None else NOTHING
+    return NOTHING if cell is None else printable(str(cell))
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A cell: the number, its interval, and its marks."""
+    """A cell, with its marks."""
 
-    value: str
-    interval: str = ""
+    text: str
     marks: str = ""
     quiet: bool = False
 
@@ -137,48 +144,52 @@ def _shown(study: Study) -> list[list[_Shown]]:
 
 
 def _cell(cell: Cell, shift: Shift | None, whys: Sequence[str]) -> _Shown:
-    value, interval = _words(cell)
     if shift is None:
-        return _Shown(value, interval)
+        return _Shown(words(cell))
     marks = UNCHANGED if shift.holds_unchanged else ""
     marks += letter(whys.index(printable(shift.why))) if shift.why else ""
-    return _Shown(value, interval, marks, quiet=shift.holds_unchanged is True)
-
-
-def _words(cell: Cell) -> tuple[str, str]:
-    """A cell as text, and its interval where it has one."""
-    if isinstance(cell, Measurement):
-        if or_gap(cell.value) is None:
-            return NOTHING, ""
-        value, _, interval = written(cell.value, cell.ci_low, cell.ci_high).partition(" ")
-        return value, interval
-    if isinstance(cell, float):
-        return (NOTHING if or_gap(cell) is None else written(cell)), ""
-    return NOTHING if cell is None else printable(str(cell)), ""
+    return _Shown(words(cell), marks, quiet=shift.holds_unchanged is True)
 
 
 def _whys(found: Placed) -> list[str]:
     return list(dict.fromkeys(printable(shift.why) for shift in found.values() if shift.why))
 
 
-def _table(grid: Grid, rows: Sequence[Sequence[_Shown]], between: str) -> Table:
-    table = new_table("", "")
-    for column, head in enumerate(grid.columns):
-        if column < NAMING or any(isinstance(row[column], str) for row in grid.rows):
-            table.add_column(Text(printable(head)), overflow="fold", max_width=_LONGEST_NAME)
+def _told_once(notes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What heads mean, in terms of an earlier one where they go on from it."""
+    for index, (head, said) in enumerate(notes.items()):
+        earlier = [it for it in list(notes.items())[:index] if it[1] and said.startswith(it[1])]
+        yield head, f"as {earlier[0][0]}{said[len(earlier[0][1]) :]}" if earlier else said
+
+
+def _fitting(grid: Grid, rows: Sequence[Sequence[_Shown]], width: int) -> list[list[int]]:
+    """Which columns go into each table: the stage into every one, the parent into the first."""
+    groups = [list(range(min(NAMING, len(grid.columns))))]
+    for column in range(NAMING, len(grid.columns)):
+        longer = [*groups[-1], column]
+        alone = len(groups[-1]) == (NAMING if len(groups) == 1 else 1)
+        if alone or needed_width(_table(grid, rows, longer)) <= width:
+            groups[-1] = longer
         else:
-            table.add_column(Text(printable(head)), justify="right", no_wrap=True)
+            groups.append([0, column])
+    return groups
+
+
+def _table(grid: Grid, rows: Sequence[Sequence[_Shown]], chosen: Sequence[int]) -> Table:
+    table = new_table("", "")
+    for column in chosen:
+        head = Text(printable(grid.columns[column]))
+        if column < NAMING or any(isinstance(row[column], str) for row in grid.rows):
+            table.add_column(head, overflow="fold", max_width=_LONGEST_NAME)
+        else:
+            table.add_column(head, justify="right", no_wrap=True)
     # Marks have a place of their own behind the numbers, which so stand below each other.
-    places = [max(len(cell.marks) for cell in column) for column in zip(*rows, strict=True)]
+    places = {column: max((len(row[column].marks) for row in rows), default=0) for column in chosen}
     for row in rows:
-        table.add_row(*(_text(it, between, place) for it, place in zip(row, places, strict=True)))
+        table.add_row(*(_text(row[column], place) for column, place in places.items()))
     return whole(table)
 
 
-def _text(cell: _Shown, between: str, place: int) -> Text:
-    parts = [it for it in (cell.value, cell.interval) if it]
-    lines = parts if between == "\n" else [" ".join(parts)]
-    if place:
-        marks = [cell.marks, *[""] * len(lines)]
-        lines = [f"{line} {mark:<{place}}" for line, mark in zip(lines, marks, strict=False)]
-    return Text("\n".join(lines), style="dim" if cell.quiet else "")
+def _text(cell: _Shown, place: int) -> Text:
+    marks = f" {cell.marks:<{place}}" if place else ""
+    return Text(cell.text + marks, style="dim" if cell.quiet else "")

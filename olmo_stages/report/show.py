@@ -19,7 +19,7 @@ from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
 from olmo_stages.report.along import along_tables
 from olmo_stages.report.layout import NOTHING, printable
-from olmo_stages.report.lead import grid_table, lead_notes, lead_table
+from olmo_stages.report.lead import grid_table, lead_notes, lead_tables
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.revisions.names import spelling, spellings_of
@@ -94,13 +94,9 @@ def show_study(study: Study, *, ended: bool = False) -> None:
         ended: at the end of a sweep, whose tables have told already what failed.
     """
     console = _console()
-    console.print()
-    _line(console, study.title, style="bold")
-    about = {"": study.asked, "question: ": study.question, "prediction: ": study.prediction}
-    for name, text in about.items():
-        if text:
-            _text(console, name + text)
-    console.print(lead_table(study, console.width), crop=False)
+    _show_asked(console, study)
+    for table in lead_tables(study, console.width):
+        console.print(table, crop=False)
     for note in lead_notes(study):
         _text(console, note, style="dim")
     if study.findings:
@@ -112,6 +108,15 @@ def show_study(study: Study, *, ended: bool = False) -> None:
         _show_problems(console, study.problems)
         for warning in study.warnings:
             _text(console, f"note: {warning}", style="yellow")
+
+
+def _show_asked(console: Console, study: Study) -> None:
+    console.print()
+    _line(console, study.title, style="bold")
+    about = {"": study.asked, "question: ": study.question, "prediction: ": study.prediction}
+    for name, text in about.items():
+        if text:
+            _text(console, name + text)
 
 
 def show_files(paths: Mapping[str, Path], *, apart: bool = False) -> None:
@@ -130,7 +135,8 @@ def _show_headlines(console: Console, study: Study) -> None:
     """Print what jobs found whose analysis has no number in the lead table."""
     told = {shift.section for edge in study.edges for shift in edge.shifts}
     for section in study.sections:
-        if section.key not in told:
+        # Where no analysis has a number there, the lead table holds headlines itself.
+        if told and section.key not in told:
             console.print()
             console.print(grid_table(section.lead, section.title, console.width), crop=False)
 
