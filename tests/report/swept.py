@@ -3,7 +3,6 @@
 Only the forward pass is made up: analyses, results, provenance and statuses are the real ones.
 """
 
-import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from olmo_stages.analyses.cosine import Cosine
 from olmo_stages.analyses.probe import Probe
 from olmo_stages.analyses.projection import Projection
 from olmo_stages.data.dataset import Dataset
+from olmo_stages.expected import Expected, write_expected
 from olmo_stages.models.compute import Compute
 from olmo_stages.report.across import assemble
 from olmo_stages.stages import conf_folder, custom, lookup
@@ -260,28 +260,28 @@ def sweep(
     models = ",".join(stage.label.partition(" ")[0] for stage in every)
     words = [f"analysis={','.join(names)}", f"model={models}", f"reference={reference}"]
     command.record(folder, "run.py", ["-m", *words, f"outputs={outputs.name}"])
+    jobs = {(name, it.label): it for name in names for it in every if _wanted(name, it)}
+    statuses = {
+        key: Status(f"analysis={key[0]},model={key[1]}", "missing", overrides=_overrides(*key))
+        for key in jobs
+    }
+    write_expected(folder, [_expected(it, key, jobs[key]) for key, it in statuses.items()])
     with mock.patch.multiple(
         experiment,
         Source=lambda dataset, *_, **__: MadeUp(dataset, size),
         _check_family=lambda *_: None,
     ):
-        for name, stage in itertools.product(names, every):
-            if name == "projection" and stage.label != POST_TRAINED[0]:
+        for key, stage in jobs.items():
+            if hostile and key == ("cosine", MISSING):
                 continue
-            if name != "cosine" and stage.label in REVISIONS:
-                continue
-            overrides = [f"analysis={name}", f"model={stage.label}"]
-            status = Status(",".join(overrides), "missing", overrides=overrides)
-            if hostile and (name, stage.label) == ("cosine", MISSING):
-                continue
-            if hostile and (name, stage.label) == ("probe", FAILED):
+            if hostile and key == ("probe", FAILED):
                 error = f"no space left on the disk {HOSTILE} {ENDS} {TEMPLATE}"
-                write_status(folder, replace(status, state="failed", error=error))
+                write_status(folder, replace(statuses[key], state="failed", error=error))
                 continue
             job = experiment.Experiment(
                 model=stage,
                 data=Data(size, hostile),
-                analysis=analyses(size)[name],
+                analysis=analyses(size)[key[0]],
                 compute=Compute("cpu", "float32", 8192, None),
                 tracking=NoTracking(),
                 size="tiny",
@@ -292,10 +292,26 @@ def sweep(
                 cache=str(outputs / "no_cache"),
                 sweep=folder.name,
             )
-            write_status(folder, _run(job, status, outputs.parent))
+            write_status(folder, _run(job, statuses[key], outputs.parent))
     if together:
         assemble(folder, read_statuses(folder, ended=True))
     return folder
+
+
+def _wanted(name: str, stage: Stage) -> bool:
+    """Whether an analysis is run on a stage: not all are, for the sake of the time it takes."""
+    if name == "projection":
+        return stage.label == POST_TRAINED[0]
+    return name == "cosine" or stage.label not in REVISIONS
+
+
+def _overrides(name: str, label: str) -> list[str]:
+    return [f"analysis={name}", f"model={label}"]
+
+
+def _expected(status: Status, key: tuple[str, str], stage: Stage) -> Expected:
+    about = {"stage": stage.label, "size": stage.size, "analysis": key[0]}
+    return Expected(status.job, status.overrides, about)
 
 
 def _run(job: experiment.Experiment, status: Status, here: Path) -> Status:

@@ -14,6 +14,9 @@ def test_it_holds_what_a_report_may_stumble_over(outputs):
     assert [it.job for it in statuses if it.state == "failed"] == [
         f"analysis=probe,model={swept.FAILED}"
     ]
+    assert [it.job for it in statuses if it.state == "missing"] == [
+        f"analysis=cosine,model={swept.MISSING}"
+    ]
     done = {(it.about["analysis"], it.about["stage"]) for it in statuses if it.state == "ok"}
     assert {name for name, _ in done} == {"probe", "cka", "cosine", "projection"}
     assert ("cosine", swept.MISSING) not in done
