@@ -51,14 +51,18 @@ def render(study: Study) -> str:
 
     scripts = [_own("page.js")]
     scripts += [get_plotlyjs()] if any(it.figures for it in study.sections) else []
-    return _environment().get_template("page.html.jinja").render(
-        study=study,
-        lineage=lineage(study) if study.nodes else None,
-        provenance=_provenance(study),
-        digits=DIGITS,
-        style=_own("page.css"),
-        scripts=scripts,
-        policy=_policy(scripts),
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            study=study,
+            lineage=lineage(study) if study.nodes else None,
+            provenance=_provenance(study),
+            digits=DIGITS,
+            style=_own("page.css"),
+            scripts=scripts,
+            policy=_policy(scripts),
+        )
     )
 
 
@@ -105,4 +109,3 @@ def _provenance(study: Study) -> dict[str, Grid]:
         "Versions": Grid(("software", "version"), tuple(study.versions.items())),
     }
     return {title: grid for title, grid in tables.items() if grid.rows}
-

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from olmo_stages.document import Cell, Grid
-from olmo_stages.figures.wording import written
+from olmo_stages.figures.wording import or_gap, written
+from olmo_stages.report.layout import NOTHING
 from olmo_stages.types import Measurement
 
 _LONG = 15
@@ -65,13 +66,13 @@ def table(grid: Grid) -> Table:
 
 def details(row: Measurement, more: Sequence[str] = ()) -> tuple[str, ...]:
     """What is known of a number beside its value, one line each; `more` goes before the note."""
-    lines = [f"n = {row.n} in {row.n_groups} groups" if row.n_groups else f"n = {row.n}"]
-    lines = lines if row.n else []
-    if row.null is not None:
-        lines.append(f"median of the null {number(row.null)}")
-    lines += [f"p = {row.p:.3g}"] if row.p is not None else []
-    lines += [f"p = {row.p_max:.3g} over all that was tried"] if row.p_max is not None else []
-    lines += [f"q = {row.q:.3g} (false discovery rate)"] if row.q is not None else []
+    groups = f" in {row.n_groups} groups" if row.n_groups else ""
+    lines = [f"n = {row.n}{groups}"] if row.n else []
+    null = [] if row.null is None else [f"its median is {number(row.null)}"]
+    null += [] if row.p is None else [f"p = {row.p:.3g}"]
+    null += [] if row.p_max is None else [f"p = {row.p_max:.3g} over all that was tried"]
+    null += [] if row.q is None else [f"false discovery rate {row.q:.3g}"]
+    lines += [f"against the null: {', '.join(null)}"] if null else []
     return tuple(filter(None, [*lines, *more, row.note]))
 
 
@@ -82,12 +83,10 @@ def number(value: float) -> str:
 
 def with_interval(row: Measurement) -> tuple[str, str]:
     """Return a number and its interval, the latter empty where there is none."""
-    ends = (row.ci_low, row.ci_high)
-    if not math.isfinite(row.value):
-        return "undefined", ""
-    if ends[0] is None or ends[1] is None or not all(map(math.isfinite, ends)):
-        return written(row.value), ""
-    value, _, interval = written(row.value, *ends).partition(" ")
+    low, high = or_gap(row.ci_low), or_gap(row.ci_high)
+    if low is None or high is None or not math.isfinite(row.value):
+        return number(row.value), ""
+    value, _, interval = written(row.value, low, high).partition(" ")
     return value, interval
 
 
@@ -100,7 +99,7 @@ def letter(index: int) -> str:
 def _shown(cell: Cell, notes: dict[str, str]) -> Shown:
     match cell:
         case None:
-            return Shown("–", sort="")
+            return Shown(NOTHING, sort="")
         case str():
             return Shown(cell)
         case Measurement():

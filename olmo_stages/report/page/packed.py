@@ -32,7 +32,7 @@ def packed(figure: Figure) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 
-def _plotly(choice: Choice) -> Any:
+def _plotly(choice: Choice) -> dict[str, Any] | None:
     try:
         # JavaScript knows no NaN in JSON, which Python's reader lets pass.
         figure = json.loads(choice.plotly, parse_constant=lambda _: None)
@@ -50,18 +50,14 @@ def _rows(rows: pd.DataFrame) -> dict[str, Any] | None:
     return {"count": len(rows), "columns": columns}
 
 
-def _column(column: "pd.Series[Any]") -> Any:
+def _column(column: pd.Series) -> list[Any] | dict[str, Any]:
     """Values as JSON has them: infinities as JavaScript's names, what is undefined as null."""
+    column = column.infer_objects()
+    # No function of ours is called by value: there are a million of them in a large study.
     if pd.api.types.is_float_dtype(column.dtype):
         digits = [f"{it:.{DIGITS}g}" for it in column.to_numpy(float, na_value=math.nan)]
         found = [_UNUSUAL[it] if it in _UNUSUAL else float(it) for it in digits]
     else:
-        found = [_plain(it) for it in column.tolist()]
+        known = column.astype(object).where(column.notna(), None).tolist()
+        found = [it if it is None or isinstance(it, int | str) else str(it) for it in known]
     return {"all": found[0]} if all(it == found[0] for it in found) else found
-
-
-def _plain(value: Any) -> str | int | float | None:
-    if isinstance(value, float):
-        return _UNUSUAL.get(f"{value:.{DIGITS}g}", value)
-    known = isinstance(value, bool | int | str)
-    return value if known else None if value is None or value is pd.NA else str(value)

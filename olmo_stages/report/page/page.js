@@ -162,6 +162,9 @@
   /* ---- figures ---- */
   const CONFIG = {
     displaylogo: false,
+    // plotly 4 offers by default to upload a figure to its makers' cloud.
+    showSendToCloud: false,
+    plotlyServerURL: "",
     responsive: false,
     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
   };
@@ -205,7 +208,7 @@
   function legendHeight(data, layout, width) {
     const names = data.filter((it) => it.showlegend !== false && it.name && it.type !== "heatmap" && it.visible !== false).map((it) => read(it.name));
     if (names.length < 2 || layout.showlegend === false) return 0;
-    if (layout.legend.orientation !== "h") return Math.min(400, Math.max(0, names.length * 24 - 300));
+    if (layout.legend.orientation !== "h") return Math.min(400, Math.max(0, names.length * 30 - 280));
     // plotly gives every entry the width of the longest.
     const widest = Math.max(...names.map((it) => it.length)) * 7.5 + 52;
     return Math.ceil(names.length / Math.max(1, Math.floor((width - 80) / widest))) * 21;
@@ -232,6 +235,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { ...layout.font, family: getComputedStyle(document.body).fontFamily, size: layout.font?.size ?? 13, color: colour("ink") },
       hoverlabel: { align: "left", ...layout.hoverlabel },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("soft"), activecolor: colour("ink") },
     });
     const axes = Object.keys(layout).filter((it) => /^[xy]axis\d*$/.test(it));
     for (const name of new Set(["xaxis", "yaxis", ...axes])) {
@@ -391,6 +395,7 @@
   /* ---- the rows behind a figure ---- */
   const MOST = 4000;
   const NAMES = { value: "value", ci_low: "interval from", ci_high: "to", null: "null", p: "p", p_max: "p (max)", q: "q", n: "n", n_groups: "groups" };
+  const ORDER = ["metric", "stage", "reference", "trait", "variant", "layer", "layer_type", "reference_layer", "reference_layer_type", ...Object.keys(NAMES), "seed", "note"];
   const ALWAYS = new Set(["metric", "value", "ci_low", "ci_high", "null", "p", "n", "n_groups"]);
   const at = (column, index) => (Array.isArray(column) ? column[index] : column.all);
   const numeric = (column) => (Array.isArray(column) ? column : [column.all]).every((it) => it === null || typeof it === "number" || it === "Infinity" || it === "-Infinity");
@@ -404,6 +409,8 @@
 
   function rowTable(rows) {
     const shown = Object.entries(rows.columns).filter(([name, it]) => Array.isArray(it) || (ALWAYS.has(name) && it.all !== null));
+    const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : -1);
+    shown.sort(([one], [other]) => place(one) - place(other));
     const table = make("table", "", "grid");
     const heads = table.createTHead().insertRow();
     for (const [name, column] of shown) {
