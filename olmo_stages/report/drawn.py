@@ -1,0 +1,290 @@
+"""The figures of a section: all stages over layers, those of the jobs, those of all together."""
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from olmo_stages.document import Choice, Figure
+from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.figures.overlay import stage_curves
+from olmo_stages.report.kept import Done, Kept
+from olmo_stages.report.parts import Part
+from olmo_stages.types import Measurement
+
+_REFERENCE = "reference"
+"""Variant of what a job says of its reference as it says it of its stage."""
+
+_BREAK = re.compile(r"<br\s*/?>")
+# What the titles of the figures of several jobs have in common ends in such words.
+_JOINTS = frozenset({"of", "against", "and", "with", "from", "to", "vs", "between", "in", "for"})
+
+
+@dataclass(frozen=True, eq=False)
+class Main:
+    """The number that an analysis leads with, over layers.
+
+    Args:
+        metric: of the rows.
+        variant: of the rows.
+        of_jobs: the rows of each job.
+    """
+
+    metric: str
+    variant: str
+    of_jobs: tuple[tuple[Measurement, ...], ...]
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return self.metric.replace("_", " ")
+
+    @property
+    def traits(self) -> list[str]:
+        """What the rows are about."""
+        return list(dict.fromkeys(row.trait for rows in self.of_jobs for row in rows))
+
+
+def main_rows(part: Part) -> Main | None:
+    """The first metric of the main variant, at each layer; None where there is none.
+
+    The main variant is the one named like the analysis, or without a name, or else that of the
+    first row. Metrics over pairs of layers are no curve.
+    """
+    by_metric: dict[str, list[Measurement]] = {}
+    for job in part.jobs:
+        for row in job.rows:
+            if row.layer is not None:
+                by_metric.setdefault(row.metric, []).append(row)
+    curves = (it for it in by_metric.values() if not any(row.pairs_layers for row in it))
+    own = next(curves, None)
+    if own is None:
+        return None
+    metric, variants = own[0].metric, {row.variant for row in own}
+    variant = next((it for it in (part.analysis, "") if it in variants), own[0].variant)
+    of_jobs = tuple(
+        tuple(
+            row
+            for row in job.rows
+            if row.layer is not None and row.metric == metric and row.variant == variant
+        )
+        for job in part.jobs
+    )
+    return Main(metric, variant, of_jobs)
+
+
+def job_names(jobs: Sequence[Done]) -> list[str]:
+    """What tells jobs apart: the stage, its reference where they have several."""
+    several = len({job.reference for job in jobs} - {""}) > 1
+    names = [
+        f"{job.stage} vs {job.reference}" if several and job.reference else job.stage
+        for job in jobs
+    ]
+    return [
+        f"{name} ({job.digest[:8]})" if names.count(name) > 1 else name
+        for name, job in zip(names, jobs, strict=True)
+    ]
+
+
+def figures(part: Part, labels: Sequence[str] = ()) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    """The figures of a part, and what is wrong with those that are left out.
+
+    Args:
+        part: the jobs.
+        labels: of all stages of the report, so that each looks the same in every figure.
+    """
+    notes: list[str] = []
+    found = [
+        *_overlay(part, labels, notes),
+        *_of_jobs(part, notes),
+        *_of_all(part, notes),
+    ]
+    keys = _unique([_safe(it.key) for it in found])
+    named = [
+        Figure(key, it.title, it.caption, it.choices) for key, it in zip(keys, found, strict=True)
+    ]
+    return tuple(named), tuple(notes)
+
+
+def _overlay(part: Part, labels: Sequence[str], notes: list[str]) -> Iterator[Figure]:
+    """All stages over layers, a choice for each trait; nothing for a single job."""
+    main = main_rows(part)
+    if main is None or len(part.jobs) < 2:
+        return
+    title = f"{main.name} by layer, all stages"
+    found = [row for rows in main.of_jobs for row in rows]
+    if main.variant != _REFERENCE:
+        found += [
+            row
+            for job in part.jobs
+            for row in job.rows
+            if row.layer is not None and (row.metric, row.variant) == (main.metric, _REFERENCE)
+        ]
+    choices: list[Choice] = []
+    for trait in main.traits:
+        own = [row for row in found if row.trait == trait]
+        behind = _frame_of(own)
+        name = trait if len(main.traits) > 1 else ""
+        try:
+            drawn = stage_curves(
+                own,
+                main.metric,
+                title=f"{title}: {name}" if name else title,
+                y_label=main.name,
+                caption=_said(behind),
+                variant=main.variant,
+                of_reference=_REFERENCE,
+                labels=labels,
+            )
+        except ConfigError as error:
+            notes.append(f"no figure of all stages: {error}")
+            continue
+        choices.append(Choice(name, drawn, behind))
+    if choices:
+        yield Figure("all-stages", title, _told(choices[0]).caption, tuple(choices))
+
+
+def _of_jobs(part: Part, notes: list[str]) -> Iterator[Figure]:
+    """What the jobs drew themselves, figures of one name together."""
+    names = job_names(part.jobs)
+    for key in dict.fromkeys(key for job in part.jobs for key in job.figures):
+        choices = [
+            choice
+            for job, name in zip(part.jobs, names, strict=True)
+            if key in job.figures
+            for choice in _read(job, key, name, notes)
+        ]
+        if choices:
+            yield _together(key, choices)
+
+
+def _of_all(part: Part, notes: list[str]) -> Iterator[Figure]:
+    """What was drawn of all jobs together."""
+    if part.whole is None:
+        return
+    for key in part.whole.figures:
+        choices = list(_read(part.whole, key, "", notes))
+        if choices:
+            yield _together(f"all-{key}", choices)
+
+
+def _read(kept: Kept, key: str, name: str, notes: list[str]) -> Iterator[Choice]:
+    try:
+        text = kept.figure(key)
+        drawn = json.loads(text)
+    except (StoreError, ValueError) as error:
+        notes.append(f"figure {key} is left out: {error}")
+        return
+    yield Choice(name, text, _behind(kept.frame, key, _meta(drawn)))
+
+
+def _together(key: str, choices: Sequence[Choice]) -> Figure:
+    told = [_told(choice) for choice in choices]
+    title = _common([it.title for it in told]) or key.replace("_", " ")
+    caption = told[0].caption or _said(choices[0].rows)
+    return Figure(key, title, caption, tuple(choices))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a figure says of itself."""
+
+    title: str
+    caption: str
+
+
+def _told(choice: Choice) -> _Told:
+    drawn = json.loads(choice.plotly)
+    meta, title = _meta(drawn), drawn.get("layout", {}).get("title", "")
+    shown = title.get("text", "") if isinstance(title, Mapping) else title
+    plain = html.unescape(_BREAK.sub(" ", str(shown or "")))
+    return _Told(str(meta.get("title") or plain), str(meta.get("caption") or ""))
+
+
+def _meta(drawn: Any) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of a user's own analysis)
+    layout = drawn.get("layout") if isinstance(drawn, Mapping) else None
+    meta = layout.get("meta") if isinstance(layout, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _behind(frame: pd.DataFrame, key: str, meta: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows that a figure draws: those that it names, or those of the metric of its name."""
+    named = {name: meta[name] for name in ("metric", "variant", "trait") if name in meta}
+    if not named:
+        return frame.loc[frame["metric"] == key]
+    chosen = pd.Series(data=True, index=frame.index)
+    for name, values in named.items():
+        chosen &= frame[name].isin(values if isinstance(values, list) else [values])
+    return frame.loc[chosen]
+
+
+def _frame_of(rows: Sequence[Measurement]) -> pd.DataFrame:
+    return pd.DataFrame([vars(row) for row in rows])
+
+
+def _said(rows: pd.DataFrame) -> str:
+    """What a caption can say from rows alone."""
+    if rows.empty:
+        return "Drawn by the analysis, which does not say from which of its numbers."
+    said: list[str] = []
+    if size := size_of(rows):
+        said.append(f"{size}.")
+    if _given(rows, "ci_low"):
+        said.append("Intervals are over groups, the units that were resampled.")
+    else:
+        said.append("The numbers have no interval.")
+    if _given(rows, "null"):
+        said.append("Null: the median of the null distribution of each number.")
+    if _given(rows, "p_max"):
+        said.append("p is also given against the null of the maximum over layers.")
+    return " ".join(said)
+
+
+def size_of(rows: pd.DataFrame) -> str:
+    """How many examples and groups numbers are of; empty where they do not say."""
+    n, groups = (_range(rows[name].tolist()) for name in ("n", "n_groups"))
+    if not n:
+        return ""
+    return f"{n} examples in {groups} groups" if groups else f"{n} examples"
+
+
+def _given(rows: pd.DataFrame, name: str) -> bool:
+    return any(it is not None and it == it for it in rows[name].tolist())
+
+
+def _range(values: Sequence[int]) -> str:
+    known = [it for it in values if it > 0]
+    if not known:
+        return ""
+    least, most = min(known), max(known)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _common(titles: Sequence[str]) -> str:
+    """What titles begin with in common, without what is left of a sentence."""
+    if len(set(titles)) == 1:
+        return titles[0]
+    words: list[str] = []
+    for column in zip(*(title.split() for title in titles), strict=False):
+        if len(set(column)) > 1:
+            break
+        words.append(column[0])
+    while words and words[-1].strip(",:;·-(") in {*_JOINTS, ""}:
+        words.pop()
+    return " ".join(words).rstrip(" ,:;·-(")
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "figure"
+
+
+def _unique(keys: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for key in keys:
+        same = sum(it == key or it.startswith(f"{key}-again") for it in found)
+        found.append(f"{key}-again{same}" if same else key)
+    return found

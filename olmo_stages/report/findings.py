@@ -1,0 +1,273 @@
+"""What came out, in sentences made from numbers alone.
+
+They say what is largest and what cannot be told from no change; never why. Intervals are not
+corrected for how many there are, so whoever counts them is told how many would leave out the
+unchanged value by chance.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from olmo_stages.document import Shift
+from olmo_stages.figures.wording import written
+from olmo_stages.types import Change, Measurement
+
+_NAMED = 4
+"""How many edges or stages a sentence names one by one."""
+
+_LEVEL = re.compile(r"(\d+(?:\.\d+)?) ?%")
+_Known = tuple[str, Shift, Measurement]
+"""A comparison, what is known of it, and its number."""
+
+SAME = "they have the same weights"
+"""What the caveat of a number of two equal models begins with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One kind of number over several comparisons.
+
+    Args:
+        name: of the number.
+        change: what it is.
+        shifts: what is known, by the name of the comparison.
+        what: what the comparisons are: `edge` or `stage`.
+    """
+
+    name: str
+    change: Change
+    shifts: Sequence[tuple[str, Shift]]
+    what: str = "edge"
+
+    @cached_property
+    def known(self) -> list[_Known]:
+        """Those with a number, farthest from no change first; those of equal weights apart."""
+        found = [
+            (name, shift, shift.row)
+            for name, shift in self.shifts
+            if shift.row is not None and math.isfinite(shift.row.value) and not _is_same(shift)
+        ]
+        return sorted(found, key=lambda it: -self._distance(it[2]))
+
+    @property
+    def is_similarity(self) -> bool:
+        """Whether `unchanged` is what two equal models come to, and all others fall short of it."""
+        return self.change.reverse == "same" and self.change.unchanged != 0
+
+    def _distance(self, row: Measurement) -> float:
+        # A similarity that was corrected for noise may come out above that of equal models.
+        short = self.change.unchanged - row.value
+        return max(0.0, short) if self.is_similarity else abs(short)
+
+    def _holds(self, it: _Known) -> bool | None:
+        """Whether a number cannot be told from no change; None without an interval."""
+        holds, row = it[1].holds_unchanged, it[2]
+        above = row.ci_low is not None and row.ci_low > self.change.unchanged
+        return True if holds is False and self.is_similarity and above else holds
+
+    def of_section(self, key: str) -> "Compared":
+        """Those of one section."""
+        return replace(self, shifts=[it for it in self.shifts if it[1].section == key])
+
+    def first(self) -> list[str]:
+        """What is largest, and how much of it can be told from no change."""
+        if not self.known:
+            return self._of_none()
+        partly = f"Known of {len(self.known)} of {len(self.shifts)} {self.what}s."
+        more = [partly] if len(self.known) < len(self.shifts) else []
+        return [*self._of_sizes(), *self._of_intervals(), *more]
+
+    def rest(self) -> list[str]:
+        """What is not known and why, and what a reader must know of the numbers."""
+        if not self.known:
+            return []
+        return [*self._unknown(), *self._caveats()]
+
+    def farthest(self) -> str:
+        """The one comparison that is farthest from no change; empty where there is no such one."""
+        if not self.known or self._holds(self.known[0]) is not False:
+            return ""
+        return "" if len(self._tied()) > 1 else self.known[0][0]
+
+    def _tied(self) -> list[_Known]:
+        largest = self._distance(self.known[0][2])
+        return [it for it in self.known if self._distance(it[2]) == largest]
+
+    def _of_none(self) -> list[str]:
+        whys = _grouped((name, _why(shift)) for name, shift in self.shifts)
+        return [f"{self.name}, {self._every(names)}: {why}." for why, names in whys[:_NAMED]]
+
+    def _every(self, names: Sequence[str]) -> str:
+        whole = len(names) == len(self.shifts) and len(names) > _NAMED
+        return f"all {len(names)} {self.what}s" if whole else _listed(names)
+
+    def _of_sizes(self) -> list[str]:
+        unchanged, tied = f"{self.change.unchanged:g}", self._tied()
+        (first, _, top), all_of_them = tied[0], len(tied) == len(self.known)
+        every = f"all {len(tied)} {self.what}s" if len(tied) > 1 else first
+        if self._distance(top) == 0 and all_of_them:
+            short = "not below" if self.is_similarity else "exactly"
+            return [f"{self.name}: {short} {unchanged}, unchanged, on {every}."]
+        if len(self.known) == 1:
+            return [f"{self.name}: {_number(top)} on {first} (unchanged: {unchanged})."]
+        if all_of_them:
+            told = f"{self.name}: equally far from unchanged ({unchanged}) on {every}"
+            return [f"{told}, {_number(top)} on {first}."]
+        told = f"{self.name}: farthest from unchanged ({unchanged}) on"
+        if len(tied) > 1:
+            return [f"{told} {_listed(_names(tied))}, {_number(top)} on {first}."]
+        second, _, row = self.known[1]
+        overlap = " (the two intervals overlap)" if _overlap(top, row) else ""
+        return [f"{told} {first}, {_number(top)}; then on {second}, {_number(row)}{overlap}."]
+
+    def _of_intervals(self) -> list[str]:
+        held = [it for it in self.known if self._holds(it) is True]
+        n_left = sum(self._holds(it) is False for it in self.known)
+        n, unchanged = len(held) + n_left, f"{self.change.unchanged:g}"
+        if not n:
+            return ["No interval is given, so that none can be told from no change."]
+        if not n_left:
+            every = f"All {n} intervals hold" if n > 1 else "The interval holds"
+            return [f"{every} {unchanged}: indistinguishable from no change."]
+        alike = f"Indistinguishable from no change: {_listed(_names(held))}. " if held else ""
+        if self.is_similarity:
+            others = "The other intervals leave" if held else "Every interval leaves"
+            return [
+                f"{alike}{others} out {unchanged}, which any two models that are not identical "
+                "tend to: how far they are from it is what counts."
+            ]
+        return [f"{alike}{self._count(n_left, n)}"]
+
+    def _count(self, n_left: int, n: int) -> str:
+        unchanged = f"{self.change.unchanged:g}"
+        if n == 1:
+            return f"The interval leaves out {unchanged}."
+        level = _LEVEL.search(self.change.resampled)
+        chance = ""
+        if level is not None:
+            expected = n * (1 - float(level[1]) / 100)
+            chance = f"; about {expected:.1f} of {n} would by chance if nothing had changed"
+        return (
+            f"{n_left} of {n} intervals {'leaves' if n_left == 1 else 'leave'} out {unchanged}, "
+            f"uncorrected for there being {n}{chance}."
+        )
+
+    def _unknown(self) -> list[str]:
+        known = {id(shift) for _, shift, _ in self.known}
+        others = [(name, shift) for name, shift in self.shifts if id(shift) not in known]
+        whys = _grouped((name, _why(shift)) for name, shift in others)
+        said = [f"{self.name}, {_listed(names)}: {why}." for why, names in whys]
+        without = [it for it in self.known if it[1].holds_unchanged is None]
+        if without and len(without) < len(self.known):
+            said.append(f"{self.name} has no interval on {_listed(_names(without))}.")
+        return said
+
+    def _caveats(self) -> list[str]:
+        told = _grouped((name, shift.why) for name, shift, _ in self.known if shift.why)
+        return [f"{self.name}, {self._every(names)}: {why}." for why, names in told]
+
+
+def extremes(head: str, values: Sequence[tuple[str, float | Measurement]]) -> str:
+    """What is highest and lowest among jobs, for an analysis that says nothing of edges.
+
+    Args:
+        head: name of the number.
+        values: by job; a `Measurement` where the number has an interval.
+
+    Returns:
+        One sentence; empty where no number is finite.
+    """
+    found = [(name, it, _value(it)) for name, it in values if math.isfinite(_value(it))]
+    undefined = len(values) - len(found)
+    if not found:
+        return f"{head} is undefined throughout." if values else ""
+    found.sort(key=lambda it: it[2])
+    (_, low, least), (_, high, most) = found[0], found[-1]
+    tail = f"; undefined for {undefined}" if undefined else ""
+    if len(found) == 1:
+        return f"{head} is {_number(high)} for {found[0][0]}{tail}."
+    if least == most:
+        return f"{head} is {_number(high)} for all {len(found)}{tail}."
+    highest = [name for name, _, value in found if value == most]
+    lowest = [name for name, _, value in found if value == least]
+    return (
+        f"{head} is highest for {_listed(highest)}: {_number(high)}, and lowest for "
+        f"{_listed(lowest)}: {_number(low)}{tail}."
+    )
+
+
+def agreement(compared: Sequence[Compared]) -> str:
+    """Say so if several kinds of numbers are farthest from no change in the same place."""
+    by_place = _grouped((it.name, it.farthest()) for it in compared if it.farthest())
+    if not by_place or len(by_place) > 1 or len(by_place[0][1]) < 2:
+        return ""
+    place, names = by_place[0]
+    return f"{place} is farthest from no change by {_joined(names)} alike."
+
+
+def unfinished(states: Sequence[str], total: int) -> str:
+    """How many jobs have no result; empty where all have.
+
+    Args:
+        states: of the jobs without a result.
+        total: number of all jobs.
+    """
+    if not states:
+        return ""
+    counts = [f"{states.count(it)} {it}" for it in dict.fromkeys(states)]
+    jobs = "job has" if total == 1 else "jobs have"
+    return f"{len(states)} of {total} {jobs} no result: {', '.join(counts)}."
+
+
+def _is_same(shift: Shift) -> bool:
+    return shift.why.startswith(SAME)
+
+
+def _why(shift: Shift) -> str:
+    if shift.row is None or math.isfinite(shift.row.value):
+        return shift.why
+    return f"undefined, {shift.why}" if shift.why not in {"", "undefined"} else "undefined"
+
+
+def _value(cell: float | Measurement) -> float:
+    return cell.value if isinstance(cell, Measurement) else float(cell)
+
+
+def _number(cell: float | Measurement) -> str:
+    if isinstance(cell, Measurement):
+        return written(cell.value, cell.ci_low, cell.ci_high)
+    return written(float(cell)) if isinstance(cell, float) else str(cell)
+
+
+def _overlap(one: Measurement, other: Measurement) -> bool:
+    ends = (one.ci_low, one.ci_high, other.ci_low, other.ci_high)
+    if None in ends:
+        return False
+    low, high, other_low, other_high = (float(it) for it in ends if it is not None)
+    return low <= other_high and other_low <= high
+
+
+def _names(found: Sequence[_Known]) -> list[str]:
+    return [name for name, _, _ in found]
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Names by what is said of them, in the order in which it is first said."""
+    found: dict[str, list[str]] = {}
+    for name, said in pairs:
+        found.setdefault(said, []).append(name)
+    return list(found.items())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has room for."""
+    if len(names) <= _NAMED:
+        return _joined(names)
+    return f"{', '.join(names[: _NAMED - 1])} and {len(names) - _NAMED + 1} more"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,0 +1,302 @@
+"""The sections of a report: what was measured, what came out, its tables and its figures."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from olmo_stages.document import Cell, Grid, Section
+from olmo_stages.report.carried import state
+from olmo_stages.report.drawn import figures, job_names, main_rows, size_of
+from olmo_stages.report.findings import extremes
+from olmo_stages.report.kept import Done
+from olmo_stages.report.parts import Part
+from olmo_stages.report.tree import Place, Tree
+from olmo_stages.report.tree import size_of as size_of_lineage
+from olmo_stages.types import EMBEDDING_LAYER, Measurement
+
+_FEW = 3
+_FIXED = frozenset({"stage", "parent", "reference", "state"})
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_TYPES = {"sliding_attention": "sliding", "full_attention": "full", "embedding": "embedding"}
+
+
+def section(part: Part, findings: Sequence[str], labels: Sequence[str] = ()) -> Section:
+    """Put a section together.
+
+    Args:
+        part: its jobs.
+        findings: what they say of the edges of the lineage; empty = what is highest and lowest.
+        labels: of all stages of the report, so that each looks the same in every figure.
+    """
+    drawn, wrong = figures(part, labels)
+    said = [*(findings or headline_findings(part)), *noted(part), *_of_whole(part)]
+    return Section(
+        key=part.key,
+        analysis=part.analysis,
+        data=part.data,
+        title=part.title,
+        about=_about(part),
+        findings=tuple(said),
+        lead=lead(part),
+        figures=drawn,
+        tables={**_by_layer(part), **_matrices(part)},
+        notes=(*part.notes, *wrong, *_notes(part)),
+    )
+
+
+def lead(part: Part) -> Grid:
+    """One row a job: its stage, its reference, and its headline."""
+    heads = _heads(part)
+    compared = any(job.reference for job in part.jobs)
+    columns = ("stage", *(("reference",) if compared else ()), *heads)
+    rows: list[tuple[Cell, ...]] = []
+    for job in part.jobs:
+        cells = headline(job)
+        named: tuple[Cell, ...] = (job.stage, job.reference or None) if compared else (job.stage,)
+        rows.append((*named, *(cells.get(head) for head in heads.values())))
+    return Grid(columns, tuple(rows))
+
+
+def headline(job: Done) -> dict[str, Cell]:
+    """A job's headline, with the interval of a number where a row is certain to be its own."""
+    layers = [it for head, it in job.headline.items() if head.endswith("layer")]
+    layer = layers[0] if layers and isinstance(layers[0], int) else None
+    return {
+        head: _measured(job, head, value, layer) if isinstance(value, float) else value
+        for head, value in job.headline.items()
+    }
+
+
+def headline_findings(part: Part) -> list[str]:
+    """What is highest and lowest by the first number of the headline."""
+    names = job_names(part.jobs)
+    cells = [headline(job) for job in part.jobs]
+    for head in dict.fromkeys(head for it in cells for head in it):
+        values = [
+            (name, it[head])
+            for name, it in zip(names, cells, strict=True)
+            if isinstance(it.get(head), Measurement | float | int)
+        ]
+        if values and not head.endswith("layer"):
+            missing = len(cells) - len(values)
+            more = [f"{head} is not given for {missing} of {len(cells)}."] if missing else []
+            return [extremes(head, [(name, _numeric(it)) for name, it in values]), *more]
+    return []
+
+
+def noted(part: Part) -> list[str]:
+    """What the headlines of the jobs note, with how many of them do."""
+    told: dict[str, list[str]] = {}
+    for job, name in zip(part.jobs, job_names(part.jobs), strict=True):
+        note = job.headline.get("note")
+        for text in note.split("; ") if isinstance(note, str) and note else ():
+            told.setdefault(text, []).append(name)
+    total = len(part.jobs)
+    return [
+        f"{_count(len(names), total)} noted: {text}"
+        f"{'' if len(names) == total else f' ({_few(names)})'}."
+        for text, names in told.items()
+    ]
+
+
+def _count(n: int, total: int) -> str:
+    if n < total:
+        return f"{n} of {total} jobs"
+    return f"All {n} jobs" if n > 1 else "Its job"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more
+
+
+def _numeric(cell: Cell) -> float | Measurement:
+    if isinstance(cell, Measurement):
+        return cell
+    assert isinstance(cell, int | float)
+    return float(cell)
+
+
+def _heads(part: Part) -> dict[str, str]:
+    """Heads of the columns, each once and unlike the first two, with the headline's key."""
+    keys = dict.fromkeys(head for job in part.jobs for head in job.headline)
+    return {f"{key} " if key in _FIXED else key: key for key in keys}
+
+
+def _measured(job: Done, head: str, value: float, layer: int | None) -> Cell:
+    """The row that a value of a headline is; the value where several might be it, or none."""
+    metric = re.sub(r"[\s-]+", "_", head.strip().lower())
+    rows = [
+        row
+        for row in job.rows
+        if row.metric == metric and row.value == value and row.stage == job.stage
+    ]
+    rows = [row for row in rows if row.layer == layer] or rows if layer is not None else rows
+    alike = {(row.ci_low, row.ci_high, row.reference) for row in rows}
+    return rows[0] if len(alike) == 1 else value
+
+
+def _of_whole(part: Part) -> list[str]:
+    """What the headline of all jobs together says, where it says more than their number."""
+    told = {} if part.whole is None else part.whole.headline
+    values = {head: it for head, it in told.items() if it is not None}
+    if len(values) < 2:
+        return []
+    cells = [f"{head} {_shown(it)}" for head, it in values.items()]
+    return [f"All jobs together: {', '.join(cells)}."]
+
+
+def _shown(value: str | float | int) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if math.isfinite(value) else "undefined"
+    return str(value)
+
+
+def _about(part: Part) -> str:
+    """What was measured, on how much, and with which options."""
+    key = part.group.key
+    options = [
+        f"{name}={value}"
+        for name, value in key["options"].items()
+        if isinstance(value, str) or (name.startswith("n_") and isinstance(value, int))
+    ]
+    passes = [
+        f"{it}={key['pass'][it]}" for it in ("format", "dtype", "quantisation") if it in key["pass"]
+    ]
+    responses = key["responses"] or {}
+    replies = [f"responses={responses['mode']}"] if "mode" in responses else []
+    told = ", ".join([*options, *passes, *replies, f"seed={key['seed']}"])
+    main = main_rows(part)
+    frames = [job.frame for job in part.jobs]
+    counted = frames if main is None else [it.loc[it["metric"] == main.metric] for it in frames]
+    sizes = list(dict.fromkeys(filter(None, map(size_of, counted))))
+    said = [
+        _purpose(part),
+        *([f"{'; '.join(sizes[:_FEW])}."] if sizes else []),
+        f"Options: {told}.",
+    ]
+    return " ".join(filter(None, said))
+
+
+def _purpose(part: Part) -> str:
+    """The first paragraphs' first sentences of what documents the analysis."""
+    documented = part.module
+    text = "" if documented is None else (documented.__doc__ or "")
+    if documented is not None and not text:
+        kind = getattr(documented, part.group.key["target"].rpartition(".")[2], None)
+        text = getattr(kind, "__doc__", "") or ""
+    first = " ".join(text.strip().partition("\n\n")[0].split())
+    first = re.sub(rf"^analysis={re.escape(part.analysis)}: *", "", first)
+    return first[:1].upper() + first[1:]
+
+
+def _by_layer(part: Part) -> dict[str, Grid]:
+    """The main number at each layer, a column a job; a table for each trait."""
+    main = main_rows(part)
+    if main is None:
+        return {}
+    names = job_names(part.jobs)
+    tables: dict[str, Grid] = {}
+    for trait in main.traits:
+        of_jobs = [{row.layer: row for row in rows if row.trait == trait} for rows in main.of_jobs]
+        kinds = {row.layer: _TYPES.get(row.layer_type, "") for it in of_jobs for row in it.values()}
+        layers = sorted(layer for layer in kinds if layer is not None)
+        rows = [
+            ("emb" if it == EMBEDDING_LAYER else it, kinds[it], *(own.get(it) for own in of_jobs))
+            for it in layers
+        ]
+        about = f", {trait}" if len(main.traits) > 1 else ""
+        columns = ("layer", "attention", *names)
+        tables[f"{main.name} by layer{about}"] = Grid(columns, tuple(rows))
+    return tables
+
+
+def _matrices(part: Part) -> dict[str, Grid]:
+    """Stages against stages: the first number about two stages as wholes of all jobs together."""
+    if part.whole is None:
+        return {}
+    rows = [
+        row
+        for row in part.whole.rows
+        if row.layer is None and row.layer_type == "" and row.reference
+    ]
+    if not rows:
+        return {}
+    metric, variant = rows[0].metric, rows[0].variant
+    own = [row for row in rows if (row.metric, row.variant) == (metric, variant)]
+    traits = list(dict.fromkeys(row.trait for row in own))
+    name = " · ".join(filter(None, [metric.removesuffix("_stages").replace("_", " "), variant]))
+    return {
+        f"{name}{f', {trait}' if len(traits) > 1 else ''}, each stage against others": _matrix([
+            row for row in own if row.trait == trait
+        ])
+        for trait in traits
+    }
+
+
+def _matrix(rows: Sequence[Measurement]) -> Grid:
+    by_pair = {(row.stage, row.reference): row for row in rows}
+    stages = list(dict.fromkeys(row.stage for row in rows))
+    references = list(dict.fromkeys(row.reference for row in rows))
+    return Grid(
+        ("stage", *(f"against {it}" for it in references)),
+        tuple((stage, *(by_pair.get((stage, it)) for it in references)) for stage in stages),
+    )
+
+
+def _notes(part: Part) -> list[str]:
+    """Warnings of jobs and of all together, each once; those alike but for numbers, too."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for job, name in zip(part.jobs, job_names(part.jobs), strict=True):
+        for text in job.warnings:
+            alike.setdefault(_pattern(text, job), []).append((name, text))
+    said = [_note(found, len(part.jobs)) for found in alike.values()]
+    return [*said, *(() if part.whole is None else part.whole.warnings)]
+
+
+def _pattern(text: str, job: Done) -> str:
+    """A warning without what it says of this job in particular."""
+    for label in sorted({*job.labels} - {""}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w@-]){re.escape(label)}(?![\w@-])", "\0", text)
+    return _NUMBER.sub("#", text)
+
+
+def _note(found: Sequence[tuple[str, str]], total: int) -> str:
+    names = list(dict.fromkeys(name for name, _ in found))
+    text = found[0][1]
+    whom = ", ".join(names) if len(names) <= _FEW else f"{len(names)} of {total} jobs"
+    whom = f"all {total} jobs" if len(names) == total > 1 else whom
+    same = len({it for _, it in found}) == 1
+    return f"{text} ({whom if same else f'{names[0]}; alike, with other numbers, for {whom}'})"
+
+
+def lead_of_all(tree: Tree, parts: Sequence[Part]) -> Grid:
+    """One row a stage with what its jobs say first, for analyses that say nothing of edges.
+
+    Of several jobs about a stage the one that compares it with its parent speaks, or none.
+    """
+    columns: list[tuple[str, Part, str]] = []
+    for part in parts:
+        for head in dict.fromkeys(head for job in part.jobs for head in job.headline):
+            name = f"{part.title}: {head}" if len(parts) > 1 else head
+            columns.append((f"{name} " if name in _FIXED else name, part, head))
+    rows: list[tuple[Cell, ...]] = []
+    for place, parent in tree.parents.items():
+        if place not in tree.measured and place not in tree.undone:
+            continue
+        cells: dict[str, Mapping[str, Cell]] = {
+            part.key: _speaking(part, place, parent) for part in parts
+        }
+        values = [cells[part.key].get(head) for _, part, head in columns]
+        above = "" if parent is None else tree.names[parent]
+        rows.append((tree.names[place], above, *values, state(tree, place)))
+    heads = [name for name, _, _ in columns]
+    return Grid(("stage", "parent", *heads, "state"), tuple(rows))
+
+
+def _speaking(part: Part, place: Place, parent: Place | None) -> Mapping[str, Cell]:
+    """The headline of the job that speaks for a stage."""
+    jobs = [job for job in part.jobs if Place(size_of_lineage(job), job.stage) == place]
+    to_parent = [job for job in jobs if parent is not None and job.reference == parent.label]
+    chosen = to_parent or jobs
+    return headline(chosen[0]) if len(chosen) == 1 else {}
