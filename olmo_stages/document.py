@@ -236,6 +236,7 @@ class Study:
         versions: of the software, name to version; several are joined with commas.
         made: when the report was made, UTC.
         sweeps: folders.
+        assembled: folders of what was put together of several jobs, `across` of their analyses.
     """
 
     title: str
@@ -254,3 +255,4 @@ class Study:
     versions: Mapping[str, str]
     made: datetime.datetime
     sweeps: tuple[str, ...]
+    assembled: tuple[str, ...] = ()

@@ -56,6 +56,7 @@ def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
         versions=sources.versions(jobs.done),
         made=datetime.datetime.now(datetime.UTC),
         sweeps=tuple(map(str, sweeps)),
+        assembled=tuple(str(part.whole.folder) for part in found if part.whole is not None),
     )
 
 
