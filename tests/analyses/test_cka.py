@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
+from olmo_stages.analyses import cka as analysis
+from olmo_stages.edges import changes, find
 from olmo_stages.errors import ConfigError
 from olmo_stages.similarity.choice import FITTED, TABLES
-from olmo_stages.types import Analysis
+from olmo_stages.types import Analysis, Finished
 from tests.fakes import BASE, THINK
 from tests.similarity.analysed import (
     QUICK,
@@ -354,3 +356,32 @@ def test_labels_make_no_difference():
     assert not cka().needs_labels
     assert without.measurements == with_labels.measurements
     assert without.warnings == with_labels.warnings
+
+
+@pytest.mark.parametrize("measure", TABLES)
+def test_an_edge_carries_the_mean_of_the_chosen_measure_whichever_way_it_was_compared(measure):
+    options = QUICK | {"measure": measure, "also": []}
+    result = compare(related(), **options)
+    (change,) = changes(analysis, result.measurements)
+    row = find(change, result.measurements, "think_sft", "base")
+    assert row == rows(result, f"{measure}_mean", layer_type="")[0]
+    turned = compare(related(), BASE, THINK, **options).measurements
+    assert find(change, turned, "think_sft", "base").value == pytest.approx(row.value, abs=1e-6)
+    together = analysis.across([Finished("think_sft", "base", result)])
+    across = find(change, together.measurements, "think_sft", "base")
+    assert across.value == pytest.approx(row.value, abs=1e-4)
+
+
+def test_two_equal_models_have_the_unchanged_value_on_their_edge():
+    values = np.random.default_rng(0).normal(size=(2, 40, 8))
+    result = compare(given({"think_sft": values, "base": values}), **QUICK)
+    (change,) = changes(analysis, result.measurements)
+    row = find(change, result.measurements, "think_sft", "base")
+    assert (row.value, row.ci_low, row.ci_high) == pytest.approx((change.unchanged,) * 3)
+
+
+def test_a_stage_compared_with_itself_says_nothing_of_an_edge():
+    result = compare(related(), reference=None, **QUICK)
+    (change,) = changes(analysis, result.measurements)
+    assert find(change, result.measurements, "think_sft", "base") is None
+    assert changes(analysis, ()) == ()

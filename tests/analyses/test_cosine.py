@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from olmo_stages.analyses import cosine as analysis
+from olmo_stages.edges import changes, find
 from olmo_stages.errors import ConfigError, PairingError
 from olmo_stages.types import Analysis
 from tests.fakes import BASE, THINK
@@ -359,3 +361,31 @@ def test_results_do_not_depend_on_the_number_of_layers_read(found):
         assert rows(alone, metric)[0].value == rows(found, metric)[1].value
         assert rows(alone, metric)[0].p == rows(found, metric)[1].p
     assert rows(alone, "cosine")[0].layer == 1
+
+
+def test_an_edge_carries_the_corrected_mean_whichever_way_it_was_compared(found):
+    (change,) = changes(analysis, found.measurements)
+    row = find(change, found.measurements, "think_sft", "base")
+    assert row == rows(found, "corrected_cosine_mean", layer_type="")[0]
+    turned = compare(planted(60), BASE, THINK).measurements
+    assert find(change, turned, "think_sft", "base").value == pytest.approx(row.value, abs=1e-6)
+
+
+def test_an_edge_carries_a_number_for_each_of_several_traits():
+    evil = contrast_examples(trait="evil")
+    source = planted(60, examples=(*evil, *contrast_examples(trait="kind")))
+    rows_of_all = compare(source).measurements
+    both = changes(analysis, rows_of_all)
+    assert [it.name for it in both] == ["cosine · evil", "cosine · kind"]
+    found = [find(it, rows_of_all, "think_sft", "base") for it in both]
+    assert [row.trait for row in found] == ["evil", "kind"]
+
+
+def test_an_edge_of_vectors_that_are_noise_says_why_it_has_no_number():
+    source = planted(0)
+    noise = replace(source, examples=shuffled(source.examples, seed=3))
+    result = compare(noise)
+    (change,) = changes(analysis, result.measurements)
+    row = find(change, result.measurements, "think_sft", "base")
+    assert np.isnan(row.value)
+    assert (row.ci_low, row.note) == (None, f"over 0 of {LAYERS} layers: others not reliable")

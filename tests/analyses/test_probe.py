@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from olmo_stages import estimates
 from olmo_stages.analyses.probe import Probe
 from olmo_stages.controls import bag_of_tokens, control_labels
 from olmo_stages.errors import ConfigError, DataError
@@ -355,3 +356,22 @@ def test_a_row_a_token_is_refused_and_one_an_example_is_not():
     with pytest.raises(ConfigError, match=r"analysis.position 'middle' does not exist"):
         probe(position="middle")
     assert probe(position="mean").position == "mean"
+
+
+def test_held_out_scores_of_both_sides_are_kept():
+    result = probe()(THINK, BASE, concept({"think_sft": 4, "base": 1}), 0)
+    assert list(result.tables) == ["held_out", "held_out_reference"]
+    for name, variant in (("held_out", "probe"), ("held_out_reference", "reference")):
+        table = result.tables[name]
+        scores = np.stack([table[f"layer_{layer}"] for layer in range(3)])
+        ones = np.ones((1, 120))
+        found = estimates.auroc(scores, table["label"], table["fold"], ones)[0]
+        assert found.tolist() == [row.value for row in rows(result, "auroc", variant)]
+        assert (
+            table["best_layer_score"].tolist()
+            == scores[table["best_layer"], np.arange(120)].tolist()
+        )
+    assert table["example"] == [e.id for e in concept({}).examples]
+    assert set(table["prompt"][::3]) != set(table["prompt"][1::3])  # token ids go in threes
+    alone = probe()(THINK, None, concept({"think_sft": 4}), 0)
+    assert list(alone.tables) == ["held_out"]
