@@ -164,31 +164,44 @@ def columns(parts: Sequence[Part]) -> tuple[Column, ...]:
 
 
 def lead(carried: Carried) -> Grid:
-    """One row a stage: its parent, what the edge between them carries, and its state.
+    """One row a stage: its parent, what the edge between them carries, and what is not done.
 
     Where stages were compared with one other stage, a further column says how far they are from it.
     """
     tree = carried.tree
     far = {column.name: carried.of_references(column) for column in carried.columns}
-    extra = {name: it for name, it in far.items() if it[1]}
-    heads = [it.name for it in carried.columns]
-    heads += [f"{name} against {reference}" for name, (reference, _) in extra.items()]
-    rows: list[tuple[Cell, ...]] = []
+    extra = {
+        f"{name} against {reference}": (name, numbers)
+        for name, (reference, numbers) in far.items()
+        if numbers
+    }
+    rows: dict[Place, tuple[Cell, ...]] = {}
     for place, parent in tree.parents.items():
-        if parent is None and place not in tree.measured and place not in tree.undone:
-            continue
-        shifts = carried.shifts.get(place)
-        cells: list[Cell] = [None] * len(carried.columns)
-        cells = cells if shifts is None else [it.row for it in shifts]
-        cells += [_row(numbers.get(place)) for _, numbers in extra.values()]
-        above = "" if parent is None else tree.names[parent]
-        rows.append((tree.names[place], above, *cells, state(tree, place)))
+        if parent is not None or place in tree.measured or place in tree.undone:
+            shifts = carried.shifts.get(place, (None,) * len(carried.columns))
+            beside = (numbers.get(place) for _, numbers in extra.values())
+            above = "" if parent is None else tree.names[parent]
+            rows[place] = (tree.names[place], above, *map(_row, (*shifts, *beside)))
     notes = {it.name: _says(it) for it in carried.columns}
     notes |= {
-        f"{name} against {reference}": f"{notes[name]}. Here against {reference}, not the parent"
-        for name, (reference, _) in extra.items()
+        head: f"as {name}, but against {head.rpartition(' against ')[2]}, not the parent"
+        for head, (name, _) in extra.items()
     }
-    return Grid(("stage", "parent", *heads, "state"), tuple(rows), notes)
+    heads = ("stage", "parent", *(it.name for it in carried.columns), *extra)
+    return with_states(tree, heads, rows, notes)
+
+
+def with_states(
+    tree: Tree,
+    heads: Sequence[str],
+    rows: Mapping[Place, tuple[Cell, ...]],
+    notes: Mapping[str, str],
+) -> Grid:
+    """A table of stages, with a last column that says what is not done, if anything is not."""
+    if all(place in tree.measured and place not in tree.undone for place in rows):
+        return Grid(tuple(heads), tuple(rows.values()), notes)
+    told = tuple((*cells, state(tree, place)) for place, cells in rows.items())
+    return Grid((*heads, "state"), told, notes)
 
 
 def state(tree: Tree, place: Place) -> str:

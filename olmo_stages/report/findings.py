@@ -53,6 +53,10 @@ class Compared:
         return sorted(found, key=lambda it: -self._distance(it[2]))
 
     @property
+    def _n_same(self) -> int:
+        return sum(_is_same(shift) for _, shift in self.shifts)
+
+    @property
     def is_similarity(self) -> bool:
         """Whether `unchanged` is what two equal models come to, and all others fall short of it."""
         return self.change.reverse == "same" and self.change.unchanged != 0
@@ -77,7 +81,7 @@ class Compared:
         if not self.known:
             return self._of_none()
         partly = f"Known of {len(self.known)} of {len(self.shifts)} {self.what}s."
-        more = [partly] if len(self.known) < len(self.shifts) else []
+        more = [partly] if len(self.known) < len(self.shifts) - self._n_same else []
         return [*self._of_sizes(), *self._of_intervals(), *more]
 
     def rest(self) -> list[str]:
@@ -107,7 +111,8 @@ class Compared:
     def _of_sizes(self) -> list[str]:
         unchanged, tied = f"{self.change.unchanged:g}", self._tied()
         (first, _, top), all_of_them = tied[0], len(tied) == len(self.known)
-        every = f"all {len(tied)} {self.what}s" if len(tied) > 1 else first
+        which = "" if len(self.known) == len(self.shifts) else " that are known"
+        every = f"all {len(tied)} {self.what}s{which}" if len(tied) > 1 else first
         if self._distance(top) == 0 and all_of_them:
             short = "not below" if self.is_similarity else "exactly"
             return [f"{self.name}: {short} {unchanged}, unchanged, on {every}."]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from olmo_stages.document import Cell, Grid, Section
-from olmo_stages.report.carried import state
+from olmo_stages.report.carried import with_states
 from olmo_stages.report.drawn import figures, job_names, main_rows, size_of
 from olmo_stages.report.findings import extremes
 from olmo_stages.report.kept import Done
@@ -280,18 +280,15 @@ def lead_of_all(tree: Tree, parts: Sequence[Part]) -> Grid:
         for head in dict.fromkeys(head for job in part.jobs for head in job.headline):
             name = f"{part.title}: {head}" if len(parts) > 1 else head
             columns.append((f"{name} " if name in _FIXED else name, part, head))
-    rows: list[tuple[Cell, ...]] = []
+    rows: dict[Place, tuple[Cell, ...]] = {}
     for place, parent in tree.parents.items():
-        if place not in tree.measured and place not in tree.undone:
-            continue
-        cells: dict[str, Mapping[str, Cell]] = {
-            part.key: _speaking(part, place, parent) for part in parts
-        }
-        values = [cells[part.key].get(head) for _, part, head in columns]
-        above = "" if parent is None else tree.names[parent]
-        rows.append((tree.names[place], above, *values, state(tree, place)))
-    heads = [name for name, _, _ in columns]
-    return Grid(("stage", "parent", *heads, "state"), tuple(rows))
+        if place in tree.measured or place in tree.undone:
+            cells = {part.key: _speaking(part, place, parent) for part in parts}
+            values = (cells[part.key].get(head) for _, part, head in columns)
+            above = "" if parent is None else tree.names[parent]
+            rows[place] = (tree.names[place], above, *values)
+    heads = ("stage", "parent", *(name for name, _, _ in columns))
+    return with_states(tree, heads, rows, {})
 
 
 def _speaking(part: Part, place: Place, parent: Place | None) -> Mapping[str, Cell]:
