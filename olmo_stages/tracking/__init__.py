@@ -17,13 +17,13 @@ from olmo_stages.atomic import write_file
 from olmo_stages.errors import ConfigError
 from olmo_stages.provenance import redact
 from olmo_stages.records import MEASUREMENTS, TENSORS, TRACKING, Job, mark_digest, read_mark
-from olmo_stages.tracking.containment import brief, comes_from_wandb, surroundings
-from olmo_stages.tracking.reachability import (
-    answers,
-    has_key,
-    question_address,
-    remember_failure,
+from olmo_stages.tracking.containment import (
+    brief,
+    comes_from_wandb,
+    give_up_on_server,
+    surroundings,
 )
+from olmo_stages.tracking.reachability import answers, has_key, question_address
 from olmo_stages.tracking.run_layout import (
     TABLE,
     artifact_name,
@@ -176,7 +176,7 @@ class Wandb:
             if not comes_from_wandb(error):
                 raise
             sent |= {"url": None, "whole": False}
-            _give_up_on_server()
+            give_up_on_server()
             _logger.warning("W&B: the copy is not whole (%s)", brief(error))
         if mode == "offline":
             _drop_superseded(Path(run.dir).parent, copy.job.run_id)
@@ -219,25 +219,9 @@ class Wandb:
         except Exception as error:
             if mode == "offline" or not comes_from_wandb(error):
                 raise
-            _give_up_on_server()
+            give_up_on_server()
             reason = brief(error).partition(" Consider increasing")[0]  # advice on wandb's own API
             raise _StartError(reason) from error
-
-
-def _give_up_on_server() -> None:
-    """Let the jobs to come be recorded offline, by a new W&B service.
-
-    The old one still holds the id of the run that failed, or is dead.
-    """
-    import wandb
-
-    try:
-        remember_failure(question_address(wandb.setup().settings.base_url))
-        wandb.teardown()
-    except Exception as error:
-        if not comes_from_wandb(error):
-            raise
-        _logger.debug("W&B: %s", brief(error))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,15 @@
 """Keeps W&B's files in one folder, its noise down and its failures apart from ours."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from olmo_stages.provenance import redact
+from olmo_stages.tracking.reachability import question_address, remember_failure
 
+_logger = logging.getLogger(__name__)
 _THEIRS = frozenset({"wandb", "wandb_workspaces"})
 
 
@@ -49,3 +52,19 @@ def comes_from_wandb(error: Exception) -> bool:
 def brief(error: Exception) -> str:
     """Return an error as one short line without secrets."""
     return str(redact(" ".join(str(error).split())))[:200] or type(error).__name__
+
+
+def give_up_on_server() -> None:
+    """Let what comes be recorded offline, by a new W&B service.
+
+    The old one still holds the id of the run that failed, or is dead.
+    """
+    import wandb
+
+    try:
+        remember_failure(question_address(wandb.setup().settings.base_url))
+        wandb.teardown()
+    except Exception as error:
+        if not comes_from_wandb(error):
+            raise
+        _logger.debug("W&B: %s", brief(error))

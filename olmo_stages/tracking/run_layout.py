@@ -62,6 +62,35 @@ def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str
     return list(points.values())
 
 
+def curves(measurements: Sequence[Measurement], analysis: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of the curves by layer in `history`, with those of their intervals' ends.
+
+    They stand in the order of the measurements.
+    """
+    logged = {name for point in history(measurements, analysis) for name in point}
+    by_trait = _has_several_traits(measurements)
+    names = dict.fromkeys(_full_name(row, analysis, by_trait=by_trait) for row in measurements)
+    return {
+        name: tuple(end for end in (f"{name}_low", f"{name}_high") if end in logged)
+        for name in names
+        if name in logged
+    }
+
+
+def main_curves(measurements: Sequence[Measurement], analysis: str) -> list[str]:
+    """Return the names of the curves of the main variant.
+
+    It is the one named like the analysis, or without a name, or else that of the first curve.
+    """
+    rows = [row for row in _off_maps(measurements) if row.layer is not None]
+    usual = {"", analysis}
+    if rows and not any(row.variant in usual for row in rows):
+        usual = {rows[0].variant}
+    by_trait = _has_several_traits(measurements)
+    named = [_full_name(it, analysis, by_trait=by_trait) for it in rows if it.variant in usual]
+    return list(dict.fromkeys(named))
+
+
 def summary(result: Result, analysis: str) -> dict[str, Any]:
     """Return the headline and the numbers that are not about one layer.
 

@@ -1,13 +1,10 @@
 """The online path, against a stand-in for W&B's server on the loopback interface."""
 
-import gzip
 import json
 import logging
-import re
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -16,135 +13,11 @@ from olmo_stages import tracking
 from olmo_stages.records import Job, read, write
 from olmo_stages.tracking import Wandb, reachability
 from olmo_stages.types import Measurement, Result, Stage
+from tests.tracking.standin import Server
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SFT = Stage("think_sft", "tiny", "miniature")
 CONFIG = {"seed": 0, "hub": {"token": "hf_from_the_config"}}
-
-
-class Server(ThreadingHTTPServer):
-    """Answers what wandb 0.31 asks for, and keeps what it is told."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.runs = {}
-        self.history = {}
-        self.artifacts = []
-        self.uploads = {}
-        self.broken = ""
-
-    def handle_error(self, *_):
-        pass  # the client hangs up when it is done
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        if self.headers.get("content-encoding") == "gzip":
-            body = gzip.decompress(body)
-        content = json.loads(body)
-        if not self.path.endswith("/graphql"):
-            return self.reply(self.stream(content))
-        match = re.search(r"(?:query|mutation)\s+(\w+)", content["query"])
-        name = match[1] if match else "typename"
-        if self.server.broken == name:
-            return self.reply({"errors": [{"message": "broken"}]}, code=500)
-        answer = getattr(self, name, lambda **_: {})(**(content.get("variables") or {}))
-        return self.reply({"data": answer})
-
-    def do_PUT(self):
-        size = int(self.headers.get("content-length") or 0)
-        self.server.uploads[self.path] = self.rfile.read(size)
-        self.reply({})
-
-    def reply(self, content, code=200):
-        data = json.dumps(content).encode()
-        self.send_response(code)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-    def stream(self, content):
-        run = self.path.split("/")[-2]
-        part = content.get("files", {}).get("wandb-history.jsonl")
-        if part:
-            lines = self.server.history.setdefault(run, {})
-            for index, line in enumerate(part["content"]):
-                lines[part["offset"] + index] = json.loads(line)
-        return {"exitcode": None, "limits": {}}
-
-    def upload(self, name):
-        return {"uploadUrl": f"{self.server.address}/upload/{name}", "uploadHeaders": []}
-
-    # One method a GraphQL operation.
-
-    def Viewer(self, **_):
-        user = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}"}
-        return {"viewer": user | {"teams": {"edges": []}}}
-
-    def RunResumeStatus(self, name, **_):
-        run = self.server.runs.get(name)
-        if run is None:
-            return {"model": None}
-        lines = [json.dumps(it) for it in self.server.history.get(name, {}).values()]
-        bucket = {"id": "r", "name": name, "displayName": "", "config": "{}", "tags": []}
-        counts = {"logLineCount": 0, "historyLineCount": len(lines), "eventsLineCount": 0}
-        tails = {"historyTail": json.dumps(lines[-1:]), "eventsTail": "[]", "notes": ""}
-        summary = self.server.uploads.get("/upload/wandb-summary.json", b"{}").decode()
-        bucket |= counts | tails | {"summaryMetrics": summary, "wandbConfig": '{"t": 1}'}
-        return {"model": {"id": "p", "name": "p", "entity": {"id": "e"}, "bucket": bucket}}
-
-    def UpsertBucket(self, name, **variables):
-        given = {key: value for key, value in variables.items() if value is not None}
-        self.server.runs[name] = self.server.runs.get(name, {}) | given
-        project = {"id": "p", "name": "p", "entity": {"id": "e", "name": "me"}}
-        bucket = {"id": "r", "name": name, "displayName": "", "config": "{}", "project": project}
-        lines = len(self.server.history.get(name, {}))
-        return {"upsertBucket": {"bucket": bucket | {"historyLineCount": lines}, "inserted": True}}
-
-    def ArtifactType(self, **_):
-        return {"project": {"artifact": None}}
-
-    def CreateArtifact(self, input, **_):
-        self.server.artifacts.append(input["artifactCollectionName"])
-        artifact = {"id": f"a{len(self.server.artifacts)}", "state": "PENDING"}
-        artifact |= {"artifactSequence": {"latestArtifact": None}}
-        return {"createArtifact": {"artifact": artifact}}
-
-    def CreateArtifactManifest(self, **_):
-        manifest = {"id": "m", "file": {"id": "f", **self.upload("manifest")}}
-        return {"createArtifactManifest": {"artifactManifest": manifest}}
-
-    def UpdateArtifactManifest(self, **_):
-        manifest = {"id": "m", "file": {"id": "f", **self.upload("manifest")}}
-        return {"updateArtifactManifest": {"artifactManifest": manifest}}
-
-    def CreateArtifactFiles(self, input, **_):
-        nodes = [
-            self.upload(it["name"])
-            | {"storagePath": it["name"], "artifact": {"id": it["artifactID"]}}
-            for it in input["artifactFiles"]
-        ]
-        return {"createArtifactFiles": {"files": {"edges": [{"node": it} for it in nodes]}}}
-
-    def CommitArtifact(self, **_):
-        return {"commitArtifact": {"artifact": {"id": "a", "digest": "d"}}}
-
-    def CreateRunFiles(self, files, **_):
-        listed = [{"name": name, **self.upload(name)} for name in files]
-        return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": listed}}
 
 
 @pytest.fixture(autouse=True)
