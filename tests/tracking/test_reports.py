@@ -297,7 +297,11 @@ def test_a_run_of_another_result_is_not_shown(tmp_path):
     folder = Path(given.sources[0].folder)
     noted = (folder / "tracking.json").read_bytes()
     job, what, _ = finished(tmp_path, STAGES[0])
-    write(folder, dataclasses.replace(what, headline={"auroc": 0.5}), {"job": job.describe()})
+    write(
+        folder,
+        dataclasses.replace(what, measurements=what.measurements[:1]),
+        {"job": job.describe()},
+    )
     (folder / "tracking.json").write_bytes(noted)
     assert [it.source.stage for it in sent_of(given)] == ["think_dpo"]
 
