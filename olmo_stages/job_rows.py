@@ -45,12 +45,9 @@ def of_job(sweep_dir: Path, sweep: str, status: Status) -> Block:
     if status.state in _DONE and status.folder is not None:
         block = _of_result(locate(sweep_dir, Path(status.folder)), _told(status))
     else:
-        block = Block({
-            **_told(status),
-            "kind": EMPTY,
-            "state": status.state,
-            "error": status.error,
-        })
+        lost = {"state": "damaged", "error": "it does not say where its result is"}
+        why = lost if status.state in _DONE else {"state": status.state, "error": status.error}
+        block = Block({**_told(status), "kind": EMPTY, **why})
     return replace(block, about={**block.about, "job": status.job}, sweeps=(sweep,))
 
 
