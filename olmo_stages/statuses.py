@@ -89,7 +89,8 @@ def read_statuses(
         stems = list(dict.fromkeys([*asked, *sorted(written, key=_natural)]))
     names = dict(zip(stems, expected or stems, strict=True))
     found = {stem: _read(sweep_dir / _FOLDER / f"{stem}.json", ended=ended) for stem in stems}
-    data = _data_sets(asked, found)
+    silent = any(not isinstance(it, Status) or not it.about for it in found.values())
+    data = _data_sets(asked, found) if silent else {}
     statuses: list[Status] = []
     for stem, status in found.items():
         wanted = asked.get(stem, Expected(names[stem]))
