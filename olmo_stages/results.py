@@ -74,13 +74,13 @@ def load(*places: str | Path) -> pd.DataFrame:
     return _joined(blocks)
 
 
-def gather(sweeps: Sequence[Path], across: Path | None = None) -> pd.DataFrame:
+def gather(sweeps: Sequence[Path], across: Sequence[Path] | None = None) -> pd.DataFrame:
     """Read sweeps into one tidy table.
 
     Args:
         sweeps: their folders.
-        across: folder of what their jobs say together, where it is not in each sweep's own; the
-            latter are then left out.
+        across: folders of the results that say what their jobs say together; None = all that
+            are in the sweeps' own folders.
 
     Returns:
         The same as `load`.
@@ -88,7 +88,7 @@ def gather(sweeps: Sequence[Path], across: Path | None = None) -> pd.DataFrame:
     blocks: list[Block] = []
     for path, name in _names(sweeps).items():
         blocks += _of_sweep(path, name, path / "across" if across is None else None)
-    blocks += [of_across(it, blocks) for it in _results(across)]
+    blocks += [of_across(it, blocks) for it in across or ()]
     return _joined(blocks)
 
 

@@ -379,13 +379,14 @@ def test_what_several_sweeps_say_together_takes_the_place_of_what_each_says(swee
     finish(sweep, jobs[0])
     finish(other, jobs[1], ROWS[:1])
     put_together(sweep, jobs[:1])
-    place = tmp_path / "report" / "across"
-    put_together(sweep, jobs, place / "probe.truth")
-    frame = results.gather([sweep, other], place)
+    place = tmp_path / "report" / "across" / "probe.truth"
+    put_together(sweep, jobs, place)
+    frame = results.gather([sweep, other], [place])
     found = frame[frame["kind"] == "across"]
     assert set(found["sweep"]) == {"s, t"}
-    assert set(found["folder"]) == {str(place / "probe.truth")}
+    assert set(found["folder"]) == {str(place)}
     assert set(found["state"]) == {"ok"}
+    assert "across" not in set(results.gather([sweep, other], [])["kind"])
     assert set(results.gather([sweep, other])["folder"]) > {str(sweep / "across/probe.truth")}
 
 
