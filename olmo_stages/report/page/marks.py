@@ -18,6 +18,7 @@ _MEANINGS = {
     "holds": "the interval holds {}: indistinguishable from unchanged",
     "differs": "the interval leaves out {}, the value of two equal models",
     "open": "no interval",
+    "unknown": "it has no value",
 }
 
 
@@ -93,7 +94,8 @@ class Scale:
         if row is None:
             return self._unknown(shift, notes)
         value, interval = with_interval(row)
-        state = {True: "holds", False: "differs", None: "open"}[shift.holds_unchanged]
+        known = {True: "holds", False: "differs", None: "open"}[shift.holds_unchanged]
+        state = known if math.isfinite(row.value) else "unknown"
         share = abs(row.value - change.unchanged) / self.farthest if self.farthest else 0.0
         head = f"{node.label} from {node.parent}: {change.name} {value} {interval}".strip()
         more = [change.says, change.resampled if interval else "", shift.why]

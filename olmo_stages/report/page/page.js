@@ -169,6 +169,8 @@
     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
   };
   const NARROW = 600;
+  const PRINTED = 670; // what fits between the margins of A4 and of Letter
+  let printing = false;
   const figures = [];
 
   async function unpack(node) {
@@ -224,16 +226,19 @@
     delete layout.title;
     delete layout.updatemenus;
     delete layout.autosize;
-    const above = (layout.annotations ?? []).some((it) => it.yref === "paper" && it.y >= 1) || layout.sliders;
+    // Frames are not kept, and plotly's faster points need what the page's policy forbids.
+    layout.sliders = layout.sliders?.filter((it) => !it.steps?.some((step) => step.method === "animate"));
+    data.forEach((it) => { if (it.type === "scattergl") it.type = "scatter"; });
+    const above = (layout.annotations ?? []).some((it) => it.yref === "paper" && it.y >= 1) || layout.sliders?.length;
     const margin = { ...layout.margin, t: above ? 56 : 32 };
     if (narrow) Object.assign(margin, { l: Math.min(margin.l ?? 56, 56), r: 12 });
     Object.assign(layout, {
       width,
-      height: Math.round(layout.height ?? (square ? Math.min(width, 600) : 420)),
+      height: Math.round(layout.height ?? (square ? Math.min(width, printing ? 420 : 600) : printing ? 320 : 420)),
       margin,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      font: { ...layout.font, family: getComputedStyle(document.body).fontFamily, size: layout.font?.size ?? 13, color: colour("ink") },
+      font: { ...layout.font, family: getComputedStyle(document.body).fontFamily, size: layout.font?.size ?? (narrow ? 11 : 13), color: colour("ink") },
       hoverlabel: { align: "left", ...layout.hoverlabel },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("soft"), activecolor: colour("ink") },
     });
@@ -297,7 +302,7 @@
     draw() {
       if (!this.choices) return;
       if (!this.choice.figure) return this.fail("This figure cannot be drawn: it is not what plotly writes. Its rows are behind Data.");
-      this.width = this.place.clientWidth;
+      this.width = printing ? PRINTED : this.place.clientWidth;
       if (!this.graph) {
         this.graph = make("div");
         this.graph.setAttribute("role", "group");
@@ -319,27 +324,25 @@
       const chosen = this.views.map((it) => it.select.selectedOptions[0]?.textContent);
       const menus = this.choice.figure?.layout.updatemenus ?? [];
       const holder = this.element.querySelector(".views");
-      this.views = menus.filter((it) => it.buttons?.length).map((menu, index) => {
+      this.views = menus.filter((it) => it.buttons?.every(({ method }) => ["restyle", "relayout", "update"].includes(method))).map((menu, index) => {
         const select = make("select", "", "view");
         menu.buttons.forEach((button, at) => select.append(new Option(read(button.label), at)));
         const before = [...select.options].findIndex((it) => it.textContent === chosen[index]);
         select.selectedIndex = before >= 0 ? before : Math.max(0, menu.active ?? 0);
         const apply = (graph) => {
           const { method, args } = menu.buttons[select.selectedIndex];
-          if (["restyle", "relayout", "update", "animate"].includes(method)) Plotly[method](graph, ...structuredClone(args));
+          Plotly[method](graph, ...structuredClone(args));
         };
         select.addEventListener("change", () => this.draw());
         return { select, apply };
       });
-      holder.replaceChildren(...this.views.map(({ select }) => {
-        const label = make("label", "View ");
-        label.append(select);
-        return label;
-      }));
+      const label = make("span", this.views.length ? "View" : "");
+      holder.replaceChildren(label, ...this.views.map(({ select }) => select));
+      this.views.forEach(({ select }, index) => select.setAttribute("aria-label", `View ${index + 1} of ${this.name}`));
     }
 
     resized() {
-      if (this.graph && this.place.clientWidth && Math.abs(this.place.clientWidth - this.width) > 1) {
+      if (this.graph && !printing && this.place.clientWidth && Math.abs(this.place.clientWidth - this.width) > 1) {
         cancelAnimationFrame(this.pending);
         this.pending = requestAnimationFrame(() => this.draw());
       }
@@ -383,11 +386,13 @@
     addEventListener("beforeprint", () => {
       before = root.dataset.theme;
       root.dataset.theme = "light";
+      printing = true;
       redrawAll();
     });
     addEventListener("afterprint", () => {
       if (before === undefined) delete root.dataset.theme;
       else root.dataset.theme = before;
+      printing = false;
       redrawAll();
     });
   }
