@@ -199,16 +199,19 @@ class _Told:
 
 def _told(choice: Choice) -> _Told:
     drawn = json.loads(choice.plotly)
-    meta, title = _meta(drawn), drawn.get("layout", {}).get("title", "")
+    meta, title = _meta(drawn), _part(drawn, "layout").get("title", "")
     shown = title.get("text", "") if isinstance(title, Mapping) else title
     plain = html.unescape(_BREAK.sub(" ", str(shown or "")))
     return _Told(str(meta.get("title") or plain), str(meta.get("caption") or ""))
 
 
 def _meta(drawn: Any) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of a user's own analysis)
-    layout = drawn.get("layout") if isinstance(drawn, Mapping) else None
-    meta = layout.get("meta") if isinstance(layout, Mapping) else None
-    return meta if isinstance(meta, Mapping) else {}
+    return _part(_part(drawn, "layout"), "meta")
+
+
+def _part(drawn: Any, name: str) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of a user's analysis)
+    found = drawn.get(name) if isinstance(drawn, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _behind(frame: pd.DataFrame, key: str, meta: Mapping[str, Any]) -> pd.DataFrame:

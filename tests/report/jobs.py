@@ -62,7 +62,7 @@ def layers(stage, reference="", trait="", metric="score"):
     ]
 
 
-def finish(  # noqa: PLR0917
+def finish(
     sweep: Path,
     stage=SFT,
     reference=BASE,

@@ -3,12 +3,15 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from olmo_stages.errors import DataError
 from olmo_stages.records import Job, Status, is_finished, read, write
+from olmo_stages.report import across
 from olmo_stages.report.across import assemble
+from olmo_stages.report.pool import pool
 from olmo_stages.types import Finished, Measurement, Result, Stage
 
 BASE = Stage("base", "tiny", "miniature")
@@ -373,3 +376,99 @@ def test_jobs_of_own_responses_that_kept_other_examples_are_apart(sweep):
     kept = [finish(sweep, *pair, responses="own") for pair in ((SFT, BASE), (DPO, BASE))]
     fewer = finish(sweep, DPO, SFT, responses="own", digest="of fewer examples")
     assert [len(pairs(it)) for it in assemble(sweep, [*kept, fewer])] in ([2, 1], [1, 2])
+
+
+@pytest.fixture
+def counted(module, tmp_path):
+    """The user's own analysis in a file, and how often it put jobs together."""
+    path = tmp_path / "mine.py"
+    path.write_text("# first")
+    module.__file__ = str(path)
+    calls = []
+
+    def across(jobs):
+        calls.append(len(jobs))
+        return together(jobs)
+
+    module.across = across
+    return calls
+
+
+def test_what_is_current_is_not_made_again(sweep, counted):
+    status = finish(sweep)
+    first = assemble(sweep, [status])
+    assert assemble(sweep, [status]) == first
+    assert counted == [1]
+
+
+def test_another_number_of_a_job_makes_it_anew(sweep, counted):
+    assemble(sweep, [finish(sweep)])
+    (folder,) = assemble(sweep, [finish(sweep, value=0.75)])
+    assert counted == [1, 1]
+    assert read(folder).result.measurements[0].value == 0.75
+
+
+def test_another_job_makes_it_anew(sweep, counted):
+    one = finish(sweep)
+    assemble(sweep, [one])
+    assemble(sweep, [one, finish(sweep, DPO, SFT)])
+    assert counted == [1, 2]
+
+
+def test_other_code_makes_it_anew(sweep, counted, module):
+    status = finish(sweep)
+    assemble(sweep, [status])
+    Path(module.__file__).write_text("# second")
+    assemble(sweep, [status])
+    assert counted == [1, 1]
+
+
+def test_code_that_cannot_be_known_makes_it_anew(sweep, counted, module):
+    del module.__file__
+    status = finish(sweep)
+    assemble(sweep, [status])
+    assemble(sweep, [status])
+    assert counted == [1, 1]
+
+
+def test_a_damaged_one_is_made_anew(sweep, counted):
+    status = finish(sweep)
+    (folder,) = assemble(sweep, [status])
+    (folder / "measurements.parquet").write_bytes(b"")
+    assemble(sweep, [status])
+    assert counted == [1, 1]
+    assert is_finished(folder)
+
+
+def test_what_another_folder_holds_of_the_same_jobs_is_used(sweep, counted, tmp_path):
+    status = finish(sweep)
+    (folder,) = assemble(sweep, [status])
+    (found,) = across.together(pool({sweep: [status]}).groups, tmp_path / "r", [sweep / "across"])
+    assert found.folder == folder
+    assert counted == [1]
+    (found,) = across.together(pool({sweep: [status]}).groups, tmp_path / "r")
+    assert found.folder == tmp_path / "r" / "mine.truth"
+    assert counted == [1, 1]
+
+
+def test_tensors_are_read_only_to_make_it_anew(sweep, counted, monkeypatch):
+    status = finish(sweep)
+    assemble(sweep, [status])
+    monkeypatch.setattr(across, "read", None)
+    assemble(sweep, [status])
+    assert counted == [1]
+
+
+def test_an_older_one_serves_where_a_new_one_cannot_be_made(sweep, counted, module, caplog):
+    status = finish(sweep)
+    first = assemble(sweep, [status])
+    Path(module.__file__).write_text("# second")
+
+    def refuse(_):
+        raise DataError("no two alike")
+
+    module.across = refuse
+    assert assemble(sweep, [status]) == first
+    assert "no two alike" in caplog.text
+    assert "was made by another version of the code" in caplog.text
+    assert counted == [1]

@@ -1,0 +1,261 @@
+"""Sections: titles that tell them apart, numbers with their intervals, figures with captions."""
+
+import json
+
+import pytest
+
+from olmo_stages.document import Grid
+from olmo_stages.records import read_statuses
+from olmo_stages.report.across import together
+from olmo_stages.report.drawn import figures
+from olmo_stages.report.parts import parts
+from olmo_stages.report.pool import pool
+from olmo_stages.report.sections import lead, lead_of_all, noted, section
+from olmo_stages.report.tree import tree
+from olmo_stages.types import Measurement, Result
+from tests.report.jobs import BASE, DPO, SFT, analysis, damage, finish, layers
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return tmp_path / "outputs" / "sweeps" / "s"
+
+
+def found(sweep):
+    return parts(together(pool({sweep: read_statuses(sweep)}).groups, sweep / "across"))
+
+
+def only(sweep):
+    (part,) = found(sweep)
+    return part
+
+
+def drawn(text, **meta):
+    """A plotly figure; every figure of this package says what it is made of."""
+    return json.dumps({"data": [], "layout": {"title": {"text": text}, "meta": meta}})
+
+
+def finish_with(sweep, stage=SFT, reference=BASE, **result):
+    return finish(sweep, stage, reference, result=Result(**{"measurements": (), **result}))
+
+
+@pytest.mark.parametrize(
+    ("difference", "told"),
+    [
+        ({"options": {"k": 2}}, "k=2"),
+        ({"seed": 7}, "seed=7"),
+        ({"passes": {"format": "chat_fixed"}}, "format=chat_fixed"),
+        ({"passes": {"quantisation": "int4"}}, "quantisation=int4"),
+    ],
+)
+def test_a_title_names_what_tells_a_section_from_the_others(sweep, difference, told):
+    finish(sweep)
+    assert only(sweep).title == "mine on truth"
+    finish(sweep, DPO, SFT, **difference)
+    titles = [it.title for it in found(sweep)]
+    assert f"mine on truth · {told}" in titles
+    assert len({it.key for it in found(sweep)}) == 2
+
+
+def test_other_data_needs_no_more_than_its_name(sweep):
+    finish(sweep)
+    finish(sweep, data="manners")
+    assert [it.title for it in found(sweep)] == ["mine on manners", "mine on truth"]
+
+
+def test_keys_are_safe_whatever_the_data_is_called(sweep):
+    finish(sweep, data="a <b>/ä")
+    finish(sweep, data="a (b)")
+    keys = [it.key for it in found(sweep)]
+    assert len(set(keys)) == 2
+    assert all(it.replace("-", "").replace("_", "").isalnum() and it.isascii() for it in keys)
+
+
+def test_about_says_what_on_how_much_and_how(sweep, monkeypatch):
+    doc = "analysis=mine: how far does it go,\nreally?\n\nMore."
+    module = analysis(monkeypatch, across=lambda _: None)
+    module.__doc__ = doc
+    options = {"site": "resid_post", "n_permutations": 5, "layers": None}
+    finish(sweep, rows=layers("think_sft"), options=options)
+    assert section(only(sweep), []).about == (
+        "How far does it go, really? 40 examples in 8 groups. Options: n_permutations=5, "
+        "site=resid_post, format=raw, dtype=float32, quantisation=none, seed=0."
+    )
+
+
+def test_an_analysis_that_this_process_does_not_know_has_its_options(sweep):
+    finish(sweep, options={"site": "resid_post"})
+    assert section(only(sweep), []).about.startswith("Options: site=resid_post")
+
+
+def test_a_headline_has_the_interval_of_its_row_and_only_of_its_own(sweep):
+    row = Measurement("mean_score", 0.25, "think_sft", ci_low=0.1, ci_high=0.4)
+    other = Measurement("other", 0.75, "think_sft", ci_low=0.7, ci_high=0.8)
+    twins = [Measurement("twin", 0.5, "think_sft", ci_low=low, ci_high=0.9) for low in (0.1, 0.2)]
+    headline = {"best layer": 3, "mean score": 0.25, "more": 0.75, "twin": 0.5, "none": None}
+    finish_with(sweep, measurements=(row, other, *twins), headline=headline)
+    assert lead(only(sweep)).rows == (("think_sft", "base", 3, row, 0.75, 0.5, None),)
+
+
+def test_of_rows_alike_the_one_at_the_layer_of_the_headline_is_meant(sweep):
+    rows = [
+        Measurement("score", 1.0, "think_sft", layer=layer, ci_low=0.1 * layer, ci_high=1.0)
+        for layer in (1, 2)
+    ]
+    finish_with(sweep, measurements=tuple(rows), headline={"best layer": 2, "score": 1.0})
+    assert lead(only(sweep)).rows[0][-1] == rows[1]
+
+
+def test_jobs_without_a_reference_have_no_column_for_it(sweep):
+    finish(sweep, SFT, None)
+    assert lead(only(sweep)).columns == ("stage", "score")
+
+
+def test_without_edges_a_section_has_its_extremes(sweep):
+    for stage, value in ((SFT, 0.2), (DPO, 0.9)):
+        finish_with(sweep, stage, headline={"best layer": 9, "score": value})
+    assert section(only(sweep), []).findings == (
+        "score is highest for think_dpo: 0.900, and lowest for think_sft: 0.200.",
+    )
+
+
+def test_what_headlines_note_is_counted(sweep):
+    finish_with(sweep, SFT, headline={"note": "below the baseline"})
+    finish_with(sweep, DPO, headline={"note": ""})
+    assert noted(only(sweep)) == ["1 of 2 jobs noted: below the baseline (think_sft)."]
+    finish_with(sweep, DPO, headline={"note": "below the baseline"})
+    assert noted(only(sweep)) == ["All 2 jobs noted: below the baseline."]
+
+
+def test_a_warning_of_several_jobs_is_said_once(sweep):
+    for stage, n in ((SFT, 3), (DPO, 5)):
+        warnings = ("sinks left out", f"noise in {n} of 8 layers of {stage.label}", "odd " * n)
+        finish_with(sweep, stage, warnings=warnings)
+    assert section(only(sweep), []).notes == (
+        "sinks left out (all 2 jobs)",
+        "noise in 3 of 8 layers of think_sft "
+        "(think_sft; alike, with other numbers, for all 2 jobs)",
+        f"{'odd ' * 3} (think_sft)",
+        f"{'odd ' * 5} (think_dpo)",
+    )
+
+
+def test_all_stages_are_drawn_over_layers_by_trait(sweep):
+    for stage in (SFT, DPO):
+        rows = [it for trait in ("calm", "kind") for it in layers(stage.label, "base", trait)]
+        finish(sweep, stage, BASE, rows)
+    (figure,), notes = figures(only(sweep))
+    assert notes == ()
+    assert [it.name for it in figure.choices] == ["calm", "kind"]
+    assert set(figure.choices[1].rows["trait"]) == {"kind"}
+    assert len(figure.choices[1].rows) == 4
+    assert "40 examples in 8 groups" in figure.caption
+    titles = list(section(only(sweep), []).tables)
+    assert titles == ["score by layer, calm", "score by layer, kind"]
+
+
+def test_one_job_needs_no_figure_of_all(sweep):
+    finish(sweep, rows=layers("think_sft"))
+    assert figures(only(sweep)) == ((), ())
+
+
+def test_a_table_by_layer_has_a_column_a_stage(sweep):
+    for stage in (SFT, DPO):
+        finish(sweep, stage, BASE, layers(stage.label, "base"))
+    (table,) = section(only(sweep), []).tables.values()
+    assert isinstance(table, Grid)
+    assert table.columns == ("layer", "attention", "think_sft", "think_dpo")
+    assert [row[:2] for row in table.rows] == [(0, "full"), (1, "full")]
+    assert [row[3].value for row in table.rows] == [0.5, 0.6]
+
+
+def test_figures_of_one_name_are_choices_with_their_own_rows(sweep):
+    for stage in (SFT, DPO):
+        text = drawn(f"Scores &lt;by&gt; layer, {stage.label}", metric=["score"], variant=[""])
+        rows = (*layers(stage.label), Measurement("other", 1.0, stage.label))
+        finish_with(sweep, stage, measurements=rows, figures={"curve": text})
+    _, figure = figures(only(sweep))[0]
+    assert (figure.key, figure.title) == ("curve", "Scores <by> layer")
+    assert [it.name for it in figure.choices] == ["think_sft", "think_dpo"]
+    assert [set(it.rows["stage"]) for it in figure.choices] == [{"think_sft"}, {"think_dpo"}]
+    assert set(figure.choices[0].rows["metric"]) == {"score"}
+
+
+def test_stages_with_references_of_their_own_are_told_apart_by_both(sweep):
+    finish_with(sweep, SFT, BASE, figures={"curve": drawn("x")})
+    finish_with(sweep, DPO, SFT, figures={"curve": drawn("x")})
+    ((figure,), _) = figures(only(sweep))
+    assert [it.name for it in figure.choices] == ["think_sft vs base", "think_dpo vs think_sft"]
+
+
+def test_a_caption_is_the_figures_own_or_made_from_rows(sweep):
+    named = drawn("x", caption="Bands: <b>95 %</b>.", title="A & B")
+    made = {"own": named, "score": drawn("x"), "strange": drawn("x")}
+    finish_with(sweep, measurements=tuple(layers("think_sft")), figures=made)
+    own, score, strange = figures(only(sweep))[0]
+    assert (own.title, own.caption) == ("A & B", "Bands: <b>95 %</b>.")
+    assert score.caption == (
+        "40 examples in 8 groups. Intervals are over groups, the units that were resampled."
+    )
+    assert len(score.choices[0].rows) == 2
+    assert "does not say from which of its numbers" in strange.caption
+    assert strange.choices[0].rows.empty
+
+
+def test_a_damaged_figure_is_left_out_with_a_note(sweep):
+    folder = finish_with(sweep, figures={"bad": drawn("x"), "good": drawn("x")})
+    damage(folder / "figures" / "bad.json")
+    found = section(only(sweep), [])
+    assert [it.key for it in found.figures] == ["good"]
+    assert "figure bad is left out" in found.notes[0]
+
+
+def test_figures_keep_keys_of_their_own(sweep):
+    names = ["a b", "a-b", "ä"]
+    finish_with(sweep, figures={name: drawn("x") for name in names})
+    assert [it.key for it in figures(only(sweep))[0]] == ["a-b", "a-b-again1", "figure"]
+
+
+def test_what_is_said_of_all_jobs_together_is_in_the_section(sweep, monkeypatch):
+    def across(jobs):
+        rows = [Measurement("near_stages", 0.5, jobs[0].stage, jobs[1].stage, variant="raw")]
+        headline = {"stages": 2, "nearest": "think_sft"}
+        return Result(
+            tuple(rows), figures={"map": drawn("Map")}, headline=headline, warnings=("w",)
+        )
+
+    analysis(monkeypatch, across=across)
+    for stage in (SFT, DPO):
+        finish(sweep, stage)
+    found = section(only(sweep), [])
+    assert "All jobs together: stages 2, nearest think_sft." in found.findings
+    assert [it.key for it in found.figures] == ["all-map"]
+    assert found.notes == ("w",)
+    (title,) = found.tables
+    assert title == "near · raw, each stage against others"
+    assert found.tables[title].columns == ("stage", "against think_dpo")
+
+
+def test_without_changes_the_lead_has_the_headlines(sweep):
+    for stage in (SFT, DPO):
+        finish(sweep, stage, SFT if stage is DPO else BASE)
+    finish(sweep, DPO, BASE)
+    jobs = pool({sweep: read_statuses(sweep)})
+    grid = lead_of_all(tree(jobs), found(sweep))
+    assert grid.columns == ("stage", "parent", "score")
+    # Two jobs are about think_dpo: the one against its parent speaks.
+    assert grid.rows == (("think_sft", "base", 0.5), ("think_dpo", "think_sft", 0.5))
+
+
+@pytest.mark.parametrize("text", ["[]", '{"layout": 1}', '{"layout": {"title": "plain"}}'])
+def test_a_figure_of_any_shape_has_a_title(sweep, text):
+    finish_with(sweep, figures={"odd_one": text})
+    ((figure,), _) = figures(only(sweep))
+    assert figure.title == ("plain" if "plain" in text else "odd one")
+
+
+def test_what_is_no_json_is_left_out_with_a_note(sweep):
+    finish_with(sweep, figures={"odd": "no"})
+    found, notes = figures(only(sweep))
+    assert found == ()
+    assert "figure odd is left out" in notes[0]
