@@ -232,9 +232,9 @@ def _warn_of_study(settings: Any) -> None:  # noqa: ANN401  (DictConfig)
 
 
 def _say_how_to_report(folder: Path) -> None:
-    from olmo_stages.report.show import show_command
+    from olmo_stages.report.show import show_lines
 
-    show_command("as a page", f"olmo-stages report {shlex.quote(str(folder))}")
+    show_lines([f"as a page: olmo-stages report {shlex.quote(str(folder))}"])
 
 
 def _say(text: str) -> None:

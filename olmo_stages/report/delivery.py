@@ -30,10 +30,9 @@ class Files:
     table: Path
     page: Path | None
 
-    def paths(self) -> dict[str, Path]:
-        """Where each is, by what it is."""
-        found = {"table": self.table, "page": self.page}
-        return {name: path for name, path in found.items() if path is not None}
+    def lines(self) -> list[str]:
+        """What to tell people of them."""
+        return [f"table: {self.table}", *([f"page: {self.page}"] if self.page else [])]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ def deliver(places: Sequence[Path], wanted: Wanted) -> None:
             files = write(found, sweeps, folder, with_page=wanted.page)
     except StoreError as error:
         raise StoreError(f"{error}{'' if wanted.output else ' with -o FOLDER'}") from error
-    show.show_files(files.paths(), apart=wanted.format != "text")
+    sent = _sent(found, folder) if wanted.wandb else ()
+    show.show_lines([*sent, *files.lines()], apart=wanted.format != "text")
     if wanted.opened and files.page is not None:
         _open(files.page)
 
@@ -100,9 +100,8 @@ def deliver_sweep(sweep: Path) -> None:
     show.show_study(found, ended=True)
     with _waiting("writing table and page"):
         files = write(found, [sweep], folder)
-    for line in sync_lines(found):
-        show.show_command("W&B, to upload", line)
-    show.show_files(files.paths())
+    uploads = [f"W&B, to upload: {line}" for line in sync_lines(found)]
+    show.show_lines([*uploads, *files.lines()])
 
 
 def sweeps_of(places: Sequence[Path]) -> list[Path]:
@@ -152,7 +151,7 @@ def write(study: Study, sweeps: Sequence[Path], folder: Path, *, with_page: bool
     from olmo_stages.report import page
 
     table = folder / "measurements.parquet"
-    results.save(results.load(*sweeps), table)
+    results.save(results.gather(sweeps, [*map(Path, study.assembled)]), table)
     if not with_page:
         return Files(table, None)
     path = folder / "index.html"
@@ -172,6 +171,14 @@ def _show(study: Study, sweeps: Sequence[Path], wanted: Wanted) -> None:
         statuses = read_statuses(sweep)
         show.show_sweep(statuses, sweep)
         show.show_across(assemble(sweep, statuses))
+
+
+def _sent(study: Study, folder: Path) -> tuple[str, ...]:
+    """Save the report in W&B too; what there is to say of it."""
+    from olmo_stages.tracking import reports  # late: it imports wandb
+
+    with _waiting("saving the report in W&B"):
+        return reports.save(study, folder).lines
 
 
 def _open(page: Path) -> None:

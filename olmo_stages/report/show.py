@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -103,6 +103,7 @@ def show_study(study: Study, *, ended: bool = False) -> None:
         console.print()
     for finding in study.findings:
         _text(console, f"- {finding}")
+    console.print()
     if not ended:
         _show_headlines(console, study)
         _show_problems(console, study.problems)
@@ -119,16 +120,11 @@ def _show_asked(console: Console, study: Study) -> None:
             _text(console, name + text)
 
 
-def show_files(paths: Mapping[str, Path], *, apart: bool = False) -> None:
-    """Print where files are, one line each; `apart` = on standard error."""
+def show_lines(lines: Sequence[str], *, apart: bool = False) -> None:
+    """Print paths and commands, for copying; `apart` = on standard error."""
     console = Console(stderr=True) if apart else _console()
-    for name, path in paths.items():
-        _line(console, f"{name}: {path}")
-
-
-def show_command(what: str, line: str) -> None:
-    """Print a line for a shell, for copying."""
-    _line(_console(), f"{what}: {line}")
+    for line in lines:
+        _line(console, line)
 
 
 def _show_headlines(console: Console, study: Study) -> None:
@@ -142,8 +138,6 @@ def _show_headlines(console: Console, study: Study) -> None:
 
 
 def _show_problems(console: Console, problems: Sequence[Problem]) -> None:
-    if problems:
-        console.print()
     for it in problems:
         _text(console, f"no result of {it.job}: {it.state}, {it.reason}", style="bold red")
     for again in dict.fromkeys(it.command for it in problems if it.command):
