@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from olmo_stages.figures.frame import AXIS, SHADED
 from olmo_stages.figures.wording import escape
 
-_STRETCH = "rgba(0,0,0,0.04)"
+NAMES = 18
+"""Pixels above the axes for the names of the stretches."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,8 @@ class Axis:
     joins: Sequence[tuple[str, str]]
     told: Mapping[str, str]
 
-    def layout(self, title: str, y_label: str) -> dict[str, Any]:
-        """Return plotly's layout of a figure along this axis, each stretch shaded and named."""
-        lines = {"gridcolor": "#eeeeee", "zeroline": False, "linecolor": "#444444"}
+    def layout(self, y_label: str) -> dict[str, Any]:
+        """Return what plotly's layout says of this axis, each stretch shaded and named."""
         ends = [min(self.at.values()) - 0.5, max(self.at.values()) + 0.5]
         shapes = [
             {
@@ -41,7 +42,7 @@ class Axis:
                 "x1": right + 0.25,
                 "y0": 0,
                 "y1": 1,
-                "fillcolor": _STRETCH,
+                "fillcolor": SHADED,
                 "line": {"width": 0},
                 "layer": "below",
             }
@@ -61,21 +62,15 @@ class Axis:
         ]
         shown = {label: text for label, text in self.ticks.items() if text}
         return {
-            "template": "none",
-            "title": {"text": escape(title), "x": 0.02, "xanchor": "left"},
             "xaxis": {
-                **lines,
-                "showgrid": True,
+                **AXIS,
                 "tickvals": [self.at[label] for label in shown],
                 "ticktext": [escape(text) for text in shown.values()],
                 "range": ends,
                 "automargin": True,
-                "title": {"text": "stage; where a stretch is named, step within it (log)"},
+                "tickangle": -45,
             },
-            "yaxis": {**lines, "title": {"text": escape(y_label)}},
+            "yaxis": {**AXIS, "title": {"text": escape(y_label)}, "automargin": True},
             "shapes": shapes,
             "annotations": names,
-            "legend": {"orientation": "v"},
-            "margin": {"t": 110},
-            "hovermode": "closest",
         }

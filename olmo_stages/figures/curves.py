@@ -2,24 +2,32 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.wording import TYPE_NAMES, escape, layer_name, numbers, or_gap
-from olmo_stages.types import EMBEDDING_LAYER, Measurement
+from olmo_stages.figures.depth import axis, ends, stripes, types_of
+from olmo_stages.figures.frame import AXIS, frame, legend
+from olmo_stages.figures.hover import columns, fields, of_nulls
+from olmo_stages.figures.palette import COLOURS, DASHES, GREY, Style, styles, transparent
+from olmo_stages.figures.wording import TYPE_NAMES, escape, layer_name, or_gap
+from olmo_stages.types import Measurement
 
-# Okabe & Ito 2008, told apart with any colour vision; yellow is left out, it fades on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = {
     "embedding": "square-open",
     "sliding_attention": "circle-open",
     "full_attention": "diamond",
     "": "circle",
 }
+_SIGNS = {
+    "embedding": "squares: embeddings",
+    "sliding_attention": "open circles: sliding attention",
+    "full_attention": "diamonds: full attention",
+}
+_TRIED = "all that was tried"
+_ALONE = 0.1  # half the width of the band of a single layer, which would have none
 
 
 @dataclass(frozen=True)
@@ -32,28 +40,38 @@ class _Line:
     dash: str
 
 
-def layer_curves(
+def layer_curves(  # noqa: PLR0913  (keywords of one figure)
     measurements: Sequence[Measurement],
     metric: str,
     *,
     title: str,
     y_label: str,
+    caption: str = "",
     variants: Mapping[str, str] | None = None,
+    nulls: Sequence[str] = (),
+    stages: Mapping[str, str] | None = None,
     chance: float | None = None,
+    rows: Sequence[Measurement] | None = None,
 ) -> str:
     """Draw a metric over layers: one line per stage and variant, its interval as a band.
 
-    Layers of full attention, of sliding attention and the embeddings have their own symbols. A
-    measurement that is not about one layer is a level line. Undefined values are gaps. A stage that
-    is compared with several references has a line for each.
+    Layers of full attention, of sliding attention and the embeddings have their own symbols, and
+    layers of full attention a shaded stripe. A measurement that is not about one layer is a level
+    line. Undefined values are gaps. A stage that is compared with several references has a line
+    for each.
 
     Args:
         measurements: rows; those of other metrics are left out.
         metric: the metric to draw.
         title: title of the figure.
         y_label: label of the vertical axis, with its unit.
+        caption: what is drawn, what was resampled for the band, and which null the dotted lines
+            are; what the symbols mean is added to it.
         variants: variants to draw and the name of each, in this order; None = all as they are.
+        nulls: variants that are nulls, drawn dotted.
+        stages: variants that stand for a stage, with its label; they have its colour and dash.
         chance: value that means nothing was found, drawn as a thin line.
+        rows: the measurements behind the figure, where those drawn are made from them.
 
     Raises:
         ConfigError: if there is nothing to draw, or two rows are about the same point.
@@ -63,15 +81,22 @@ def layer_curves(
     """
     import plotly.graph_objects as go
 
-    lines = _lines([row for row in measurements if row.metric == metric], variants)
+    shown = [
+        row
+        for row in measurements
+        if row.metric == metric and (variants is None or row.variant in variants)
+    ]
+    lines = _lines(shown, variants, _looks(shown, stages or {}, nulls))
     if not lines:
         raise ConfigError(f"no measurement of {metric!r} to draw in figure {title!r}")
-    layers = sorted({row.layer for it in lines for row in it.rows if row.layer is not None})
-    figure = go.Figure(layout=_layout(title, y_label, layers))
+    types = types_of(shown)
+    behind = shown if rows is None else rows
+    layout = _layout(title, y_label, _with_symbols(caption, shown), behind, types)
+    figure = go.Figure(layout=layout)
     if chance is not None:
-        figure.add_hline(y=chance, line={"color": "#999999", "width": 1, "dash": "dot"})
+        figure.add_hline(y=chance, line={"color": GREY, "width": 1, "dash": "dot"})
     for line in lines:
-        for trace in _traces(line, layers):
+        for trace in _traces(line, types):
             figure.add_trace(go.Scatter(**trace))
     for trace in _legend_of_symbols(lines):
         figure.add_trace(go.Scatter(**trace))
@@ -85,8 +110,38 @@ def logarithmic(figure: str) -> str:
     return json.dumps(drawn)
 
 
-def _lines(rows: Sequence[Measurement], variants: Mapping[str, str] | None) -> list[_Line]:
-    wanted = [row for row in rows if variants is None or row.variant in variants]
+@dataclass(frozen=True)
+class _Looks:
+    """What decides on a line's colour and dash: its stage where it stands for one."""
+
+    stages: Mapping[str, str]
+    nulls: frozenset[str]
+    whole: bool
+    known: Mapping[str, Style]
+
+    def of(self, row: Measurement, index: int) -> tuple[str, str]:
+        """Colour and dash of the line of a row, the index-th in the figure."""
+        label = row.stage if self.whole else self.stages.get(row.variant)
+        if label is not None:
+            return self.known[label].colour, self.known[label].dash
+        colour = COLOURS[index % len(COLOURS)]
+        if row.variant in self.nulls:
+            return colour, "dot"
+        return colour, DASHES[index // len(COLOURS) % len(DASHES)]
+
+
+def _looks(rows: Sequence[Measurement], stages: Mapping[str, str], nulls: Sequence[str]) -> _Looks:
+    labels = {row.stage for row in rows}
+    others = {(row.variant, row.trait) for row in rows}
+    references = {(row.stage, row.reference) for row in rows}
+    whole = len(labels) > 1 and len(others) == 1 and len(references) == len(labels)
+    known = styles(labels if whole else stages.values()) if whole or stages else {}
+    return _Looks(stages, frozenset(nulls), whole, known)
+
+
+def _lines(
+    wanted: Sequence[Measurement], variants: Mapping[str, str] | None, looks: _Looks
+) -> list[_Line]:
     owners = list(dict.fromkeys((row.stage, row.trait) for row in wanted))
     whole, several = len({it[0] for it in owners}) > 1, len({it[1] for it in owners}) > 1
     order = list(variants) if variants else list(dict.fromkeys(row.variant for row in wanted))
@@ -97,19 +152,12 @@ def _lines(rows: Sequence[Measurement], variants: Mapping[str, str] | None) -> l
             key = (stage, trait, variant)
             of_both = [row for row in wanted if (row.stage, row.trait, row.variant) == key]
             for reference, own in _by_reference(of_both).items():
-                index = len(lines)
-                lines.append(
-                    _Line(
-                        name=_name(
-                            stage + reference,
-                            [trait if several else "", shown],
-                            whole=whole or reference != "",
-                        ),
-                        rows=_ordered(own),
-                        colour=_COLOURS[index % len(_COLOURS)],
-                        dash=_DASHES[index // len(_COLOURS) % len(_DASHES)],
-                    )
+                name = _name(
+                    stage + reference,
+                    [trait if several else "", shown],
+                    whole=whole or reference != "",
                 )
+                lines.append(_Line(name, _ordered(own), *looks.of(own[0], len(lines))))
     return lines
 
 
@@ -146,13 +194,13 @@ def _ordered(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
     return tuple(ordered)
 
 
-def _traces(line: _Line, layers: Sequence[int]) -> list[dict[str, Any]]:
+def _traces(line: _Line, types: Mapping[int, str]) -> list[dict[str, Any]]:
     curve = [row for row in line.rows if row.layer is not None]
     level = [row for row in line.rows if row.layer is None]
     traces: list[dict[str, Any]] = []
     if curve:
         traces += [*_band(line, curve), _curve(line, curve), *_null(line, curve)]
-    traces += [_level(line, row, layers, named=not curve) for row in level]
+    traces += [_level(line, row, types, named=not curve) for row in level]
     return traces
 
 
@@ -165,8 +213,7 @@ def _curve(line: _Line, rows: Sequence[Measurement]) -> dict[str, Any]:
         "mode": "lines+markers",
         "line": {"color": line.colour, "dash": line.dash, "width": 2},
         "marker": {"symbol": [_SYMBOLS.get(row.layer_type, "circle") for row in rows], "size": 8},
-        "text": [_hover(row) for row in rows],
-        "hovertemplate": f"<b>{escape(line.name)}</b><br>%{{text}}<extra></extra>",
+        **_hover(line.name, rows),
         "connectgaps": False,
     }
 
@@ -175,16 +222,19 @@ def _band(line: _Line, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     # A closed shape per unbroken stretch: a fill across a gap would invent an interval there.
     shapes: list[dict[str, Any]] = []
     for stretch in _stretches(rows):
-        x = [row.layer for row in stretch]
+        x: list[float | int] = [row.layer for row in stretch if row.layer is not None]
+        high, low = [row.ci_high for row in stretch], [row.ci_low for row in stretch]
+        if len(x) == 1:
+            x, high, low = [x[0] - _ALONE, x[0] + _ALONE], high * 2, low * 2
         shapes.append({
             "x": x + x[::-1],
-            "y": [row.ci_high for row in stretch] + [row.ci_low for row in stretch[::-1]],
+            "y": high + low[::-1],
             "legendgroup": line.name,
             "showlegend": False,
             "mode": "lines",
             "line": {"width": 0, "color": line.colour},
             "fill": "toself",
-            "fillcolor": _transparent(line.colour),
+            "fillcolor": transparent(line.colour),
             "hoverinfo": "skip",
         })
     return shapes
@@ -204,69 +254,82 @@ def _null(line: _Line, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     null = [or_gap(row.null) for row in rows]
     if not any(value is not None for value in null):
         return []
+    name = f"{line.name} · null"
     return [
         {
             "x": [row.layer for row in rows],
             "y": null,
-            "name": f"{escape(line.name)} · null",
+            "name": escape(name),
             "legendgroup": line.name,
+            "showlegend": False,
             "mode": "lines",
-            "line": {"color": line.colour, "dash": "dot", "width": 1},
-            "hovertemplate": "null median %{y:.3f}<extra></extra>",
+            "line": {"color": line.colour, "dash": "dot", "width": 1.5},
+            **fields(f"<b>{escape(name)}</b>", [("", _layers(rows)), *of_nulls(rows, _TRIED)]),
         }
     ]
 
 
-def _level(line: _Line, row: Measurement, layers: Sequence[int], *, named: bool) -> dict[str, Any]:
-    ends = [layers[0], layers[-1]] if layers else [0, 1]
+def _level(
+    line: _Line, row: Measurement, types: Mapping[int, str], *, named: bool
+) -> dict[str, Any]:
+    left, right = ends(types)
+    x = [left, *types, right]  # the pointer finds a line at its points only
     return {
-        "x": ends,
-        "y": [or_gap(row.value)] * 2,
+        "x": x,
+        "y": [or_gap(row.value)] * len(x),
         "name": escape(line.name),
         "legendgroup": line.name,
         "showlegend": named,
         "mode": "lines",
         "line": {"color": line.colour, "dash": "longdash", "width": 1.5},
-        "text": [_hover(row)] * 2,
-        "hovertemplate": f"<b>{escape(line.name)}</b><br>%{{text}}<extra></extra>",
+        **_hover(line.name, [row]),
     }
 
 
 def _legend_of_symbols(lines: Sequence[_Line]) -> list[dict[str, Any]]:
-    present = {row.layer_type for line in lines for row in line.rows}
-    return [
-        {
-            "x": [None],
-            "y": [None],
-            "name": name,
-            "mode": "markers",
-            "marker": {"symbol": _SYMBOLS[kind], "color": "#555555", "size": 8},
-            "hoverinfo": "skip",
-        }
+    rows = [row for line in lines for row in line.rows if row.layer is not None]
+    present = {row.layer_type for row in rows}
+    looks = [
+        (name, "markers", {"marker": {"symbol": _SYMBOLS[kind], "color": GREY, "size": 8}})
         for kind, name in TYPE_NAMES.items()
         if kind in present
     ]
+    if any(or_gap(row.null) is not None for row in rows):
+        looks.append(("null (median)", "lines", {"line": {"color": GREY, "dash": "dot"}}))
+    return [
+        {"x": [None], "y": [None], "name": name, "mode": mode, "hoverinfo": "skip", **look}
+        for name, mode, look in looks
+    ]
 
 
-def _hover(row: Measurement) -> str:
-    return "<br>".join([layer_name(row.layer, row.layer_type), *numbers(row, "all that was tried")])
+def _hover(name: str, rows: Sequence[Measurement]) -> dict[str, Any]:
+    return fields(f"<b>{escape(name)}</b>", [("", _layers(rows)), *columns(rows, _TRIED)])
 
 
-def _layout(title: str, y_label: str, layers: Sequence[int]) -> dict[str, Any]:
-    axis = {"showgrid": True, "gridcolor": "#eeeeee", "zeroline": False, "linecolor": "#444444"}
-    step = max(1, math.ceil(len(layers) / 24))
-    ticks = [layer for layer in layers if layer == EMBEDDING_LAYER or layer % step == 0]
-    names = ["emb" if layer == EMBEDDING_LAYER else str(layer) for layer in ticks]
+def _layers(rows: Sequence[Measurement]) -> list[str]:
+    return [layer_name(row.layer, row.layer_type) for row in rows]
+
+
+def _with_symbols(caption: str, rows: Iterable[Measurement]) -> str:
+    present = {row.layer_type for row in rows if row.layer is not None}
+    signs = [said for kind, said in _SIGNS.items() if kind in present]
+    if not caption or not signs:
+        return caption
+    said = ", ".join(signs)
+    return f"{caption} {said[0].upper()}{said[1:]}."
+
+
+def _layout(
+    title: str,
+    y_label: str,
+    caption: str,
+    rows: Sequence[Measurement],
+    types: Mapping[int, str],
+) -> dict[str, Any]:
     return {
-        "template": "none",
-        "title": {"text": escape(title)},
-        "xaxis": {**axis, "title": {"text": "layer"}, "tickvals": ticks, "ticktext": names},
-        "yaxis": {**axis, "title": {"text": escape(y_label)}},
-        "legend": {"orientation": "v"},
-        "hovermode": "closest",
+        **frame(title, caption, rows),
+        "xaxis": axis(types),
+        "yaxis": {**AXIS, "title": {"text": escape(y_label)}, "automargin": True},
+        "shapes": stripes(types),
+        "legend": legend(),
     }
-
-
-def _transparent(colour: str) -> str:
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"

@@ -1,23 +1,28 @@
 """Every layer of a stage against every layer of its reference, as a heat map."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.wording import escape, layer_name, numbers, or_gap
+from olmo_stages.figures.depth import FULL, MOST_LABELS
+from olmo_stages.figures.frame import colour_bar, frame
+from olmo_stages.figures.hover import columns, fields
+from olmo_stages.figures.palette import COLOURS, GREY
+from olmo_stages.figures.wording import SHORT_TYPES, escape, or_gap
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
-_SHORT_TYPES = {"full_attention": "F", "sliding_attention": "S"}
-_MOST_LABELS = 24  # more run into one another on a panel of 400 pixels
 _MARGIN = 0.5  # half a cell: where the axes lie
+_Pair = tuple[int, int]
 
 
-def heat_map(
+def heat_map(  # noqa: PLR0913  (keywords of one figure)
     measurements: Sequence[Measurement],
     metric: str,
     *,
     variant: str,
     title: str,
+    caption: str = "",
     value_label: str,
     limits: tuple[float | int, float | int],
 ) -> str:
@@ -32,6 +37,7 @@ def heat_map(
         metric: the metric to draw; its rows name `layer` and `reference_layer`.
         variant: the variant to draw.
         title: title of the figure.
+        caption: what is drawn, and which null p is of; what the marks mean is added to it.
         value_label: what the colours mean, with its unit.
         limits: values of the darkest and the brightest colour; values beyond them have the colour
             of the limit and their number in the hover text.
@@ -41,7 +47,7 @@ def heat_map(
             a pair of layers, or two rows are about the same pair.
 
     Returns:
-        A plotly figure as JSON text. Undefined and unmeasured pairs are gaps.
+        A plotly figure as JSON text. Unmeasured pairs are gaps, undefined ones a cross.
     """
     import plotly.graph_objects as go
 
@@ -53,27 +59,91 @@ def heat_map(
     if not limits[0] < limits[1]:
         raise ConfigError(f"figure {title!r}: limits {limits} of the colours do not ascend")
     cells = _cells(rows)
-    down = _axis({row.layer: row.layer_type for row in rows if row.layer is not None})
-    right = _axis({
-        row.reference_layer: row.reference_layer_type
-        for row in rows
-        if row.reference_layer is not None
-    })
-    shown = {"zmin": limits[0], "zmax": limits[1], "colorbar": _colour_bar(value_label)}
-    figure = go.Figure(layout=_layout(title, rows[0], down, right))
+    down = _Axis.of({pair[0]: row.layer_type for pair, row in cells.items()})
+    right = _Axis.of({pair[1]: row.reference_layer_type for pair, row in cells.items()})
+    drawn = {
+        **frame(title, _with_marks(caption, down, right), rows),
+        **_layout(rows[0], down, right),
+    }
+    figure = go.Figure(layout=drawn)
+    shown = {"zmin": limits[0], "zmax": limits[1], "colorbar": colour_bar(value_label)}
     figure.add_trace(go.Heatmap(**shown, **_heat(cells, down, right)))
-    for trace in [*_diagonal(down, right), *_full_attention(down, right)]:
+    for trace in [
+        *_diagonal(down, right),
+        *_full_attention(down, right),
+        *_crosses(cells, down, right),
+    ]:
         figure.add_trace(go.Scatter(**trace))
     return str(figure.to_json(engine="json"))
 
 
-def _cells(rows: Sequence[Measurement]) -> dict[tuple[int, int], Measurement]:
+@dataclass(frozen=True)
+class _Axis:
+    """Layers along an axis, ascending.
+
+    Args:
+        types: layer types by layer.
+        places: where each layer is: at its own index, so that the axis can name what it does not
+            label, or one after another where indices are left out.
+    """
+
+    types: Mapping[int, str]
+    places: Mapping[int, int]
+
+    @classmethod
+    def of(cls, types: Mapping[int, str]) -> "_Axis":
+        """Lay layers out."""
+        layers = sorted(types)
+        whole = layers == list(range(layers[0], layers[-1] + 1))
+        places = {layer: layer if whole else index for index, layer in enumerate(layers)}
+        return cls({layer: types[layer] for layer in layers}, places)
+
+    @property
+    def start(self) -> float:
+        """Where the axis begins."""
+        return min(self.places.values()) - _MARGIN
+
+    @property
+    def full(self) -> list[int]:
+        """Places of full attention."""
+        return [self.places[layer] for layer, kind in self.types.items() if kind == FULL]
+
+    @property
+    def thinned(self) -> bool:
+        """Whether only the embeddings and some layers are labelled."""
+        return len(self.types) > MOST_LABELS and all(a == b for a, b in self.places.items())
+
+    def labels(self) -> dict[int, str]:
+        """Labels by place."""
+        step = -(-len(self.types) // MOST_LABELS) if self.thinned else 1
+        return {
+            self.places[layer]: _tick(layer, kind)
+            for layer, kind in self.types.items()
+            if step == 1
+            or layer == EMBEDDING_LAYER
+            or (kind == FULL if self.full else layer % step == 0)
+        }
+
+    def layout(self) -> dict[str, Any]:
+        """Plotly's ticks; of a layer that is not labelled the pointer tells index and type."""
+        labels = self.labels()
+        others = {kind for layer, kind in self.types.items() if self.places[layer] not in labels}
+        short = SHORT_TYPES.get(others.pop(), "") if len(others) == 1 else ""
+        return {
+            "tickvals": list(labels),
+            "ticktext": list(labels.values()),
+            "range": [self.start, self.start + len(self.types)],
+            "ticksuffix": f" {short}" if short else "",
+        }
+
+
+def _cells(rows: Sequence[Measurement]) -> dict[_Pair, Measurement]:
     """Rows by pair of layers.
 
     Raises:
         ConfigError: a row without a pair, two rows of one pair, or rows of several comparisons.
     """
-    cells: dict[tuple[int, int], Measurement] = {}
+    cells: dict[_Pair, Measurement] = {}
     for row in rows:
         if row.layer is None or row.reference_layer is None:
             raise ConfigError(
@@ -96,46 +166,62 @@ def _cells(rows: Sequence[Measurement]) -> dict[tuple[int, int], Measurement]:
     return cells
 
 
-def _axis(types: dict[int, str]) -> list[tuple[int, str]]:
-    return sorted(types.items())
-
-
-def _heat(
-    cells: dict[tuple[int, int], Measurement],
-    down: Sequence[tuple[int, str]],
-    right: Sequence[tuple[int, str]],
-) -> dict[str, Any]:
-    found = [[cells.get((layer, other)) for other, _ in right] for layer, _ in down]
-    return {
-        "z": [[None if it is None else or_gap(it.value) for it in row] for row in found],
-        "hovertext": [["" if it is None else _hover(it) for it in row] for row in found],
-        "hovertemplate": "%{hovertext}<extra></extra>",
+def _heat(cells: Mapping[_Pair, Measurement], down: _Axis, right: _Axis) -> dict[str, Any]:
+    pairs = [[(layer, other) for other in right.types] for layer in down.types]
+    known = [pair for pair, row in cells.items() if or_gap(row.value) is not None]
+    said = _hover([cells[pair] for pair in known])
+    values = {pair: cells[pair].value for pair in known}
+    heat = {
+        "x": list(right.places.values()),
+        "y": list(down.places.values()),
+        "z": [[values.get(pair) for pair in row] for row in pairs],
+        "hovertemplate": said["hovertemplate"],
+        "hoverongaps": False,
         "colorscale": "Cividis",
         "xgap": 0.5,
         "ygap": 0.5,
     }
+    if "customdata" in said:
+        data = dict(zip(known, said["customdata"], strict=True))
+        heat["customdata"] = [[data.get(pair) for pair in row] for row in pairs]
+    return heat
 
 
-def _hover(row: Measurement) -> str:
-    sides = [
-        f"{escape(row.stage)}: {layer_name(row.layer, row.layer_type)}",
-        f"{escape(row.reference) or 'reference'}: "
-        f"{layer_name(row.reference_layer, row.reference_layer_type)}",
+def _hover(rows: Sequence[Measurement]) -> dict[str, Any]:
+    """Text of cells; the axes' labels name the layers."""
+    if not rows:
+        return {"hovertemplate": ""}
+    sides = (
+        f"{escape(rows[0].stage)}: layer %{{y}}<br>"
+        f"{escape(rows[0].reference) or 'reference'}: layer %{{x}}"
+    )
+    return fields(sides, columns(rows, "the map"))
+
+
+def _crosses(cells: Mapping[_Pair, Measurement], down: _Axis, right: _Axis) -> list[dict[str, Any]]:
+    """What was measured and is undefined; a gap alone would look like what was not measured."""
+    undefined = [pair for pair, row in cells.items() if or_gap(row.value) is None]
+    if not undefined:
+        return []
+    return [
+        {
+            "x": [right.places[other] for _, other in undefined],
+            "y": [down.places[layer] for layer, _ in undefined],
+            "mode": "markers",
+            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1, "color": GREY}},
+            "name": "undefined",
+            "showlegend": False,
+            **_hover([cells[pair] for pair in undefined]),
+        }
     ]
-    null = [] if or_gap(row.null) is None else [f"null median {row.null:.3f}"]
-    value, *rest = numbers(row, "the map")
-    return "<br>".join([*sides, f"<b>{value}</b>", *null, *rest])
 
 
-def _diagonal(
-    down: Sequence[tuple[int, str]], right: Sequence[tuple[int, str]]
-) -> list[dict[str, Any]]:
+def _diagonal(down: _Axis, right: _Axis) -> list[dict[str, Any]]:
     """Outlines of the cells of the same layer; white below black is seen on every colour."""
-    places = {layer: x for x, (layer, _) in enumerate(right)}
     xs: list[float | None] = []
     ys: list[float | None] = []
-    for y, (layer, _) in enumerate(down):
-        if (x := places.get(layer)) is not None:
+    for layer, y in down.places.items():
+        if (x := right.places.get(layer)) is not None:
             xs += [x - 0.5, x + 0.5, x + 0.5, x - 0.5, x - 0.5, None]
             ys += [y - 0.5, y - 0.5, y + 0.5, y + 0.5, y - 0.5, None]
     return [
@@ -149,14 +235,12 @@ def _diagonal(
             "hoverinfo": "skip",
         }
         for colour, width in (("#ffffff", 3), ("#000000", 1))
+        if xs
     ]
 
 
-def _full_attention(
-    down: Sequence[tuple[int, str]], right: Sequence[tuple[int, str]]
-) -> list[dict[str, Any]]:
-    marks = [(x, -_MARGIN) for x, (_, kind) in enumerate(right) if kind == "full_attention"]
-    marks += [(-_MARGIN, y) for y, (_, kind) in enumerate(down) if kind == "full_attention"]
+def _full_attention(down: _Axis, right: _Axis) -> list[dict[str, Any]]:
+    marks = [(x, down.start) for x in right.full] + [(right.start, y) for y in down.full]
     if not marks:
         return []
     return [
@@ -164,7 +248,7 @@ def _full_attention(
             "x": [x for x, _ in marks],
             "y": [y for _, y in marks],
             "mode": "markers",
-            "marker": {"symbol": "diamond", "color": "#D55E00", "size": 6},
+            "marker": {"symbol": "diamond", "color": COLOURS[1], "size": 6},
             "name": "full attention",
             "cliponaxis": False,
             "showlegend": False,
@@ -173,65 +257,45 @@ def _full_attention(
     ]
 
 
-def _ticks(axis: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    """A tick a layer; of a deep model only the embeddings and full attention are labelled."""
-    step = -(-len(axis) // _MOST_LABELS)
-    typed = any(kind == "full_attention" for _, kind in axis)
-    labels = [
-        _tick(layer, kind)
-        if step == 1
-        or layer == EMBEDDING_LAYER
-        or (kind == "full_attention" if typed else layer % step == 0)
-        else ""
-        for layer, kind in axis
-    ]
-    ends = [-_MARGIN, len(axis) - _MARGIN]
-    return {"tickvals": list(range(len(axis))), "ticktext": labels, "range": ends}
-
-
 def _tick(layer: int, kind: str) -> str:
     if layer == EMBEDDING_LAYER:
         return "emb"
-    name = f"{layer} {_SHORT_TYPES.get(kind, '')}".strip()
+    name = f"{layer} {SHORT_TYPES.get(kind, '')}".strip()
     return f"<b>{name}</b>" if kind == "full_attention" else name
 
 
-def _layout(
-    title: str,
-    row: Measurement,
-    down: Sequence[tuple[int, str]],
-    right: Sequence[tuple[int, str]],
-) -> dict[str, Any]:
-    kinds = {kind for _, kind in (*down, *right)}
-    short = dict(_SHORT_TYPES)
-    if max(len(down), len(right)) > _MOST_LABELS and "full_attention" in kinds:
+def _with_marks(caption: str, down: _Axis, right: _Axis) -> str:
+    if not caption:
+        return caption
+    marks = ["outlined: the same layer"] if set(down.types) & set(right.types) else []
+    marks += ["diamonds at the axes: full attention"] if down.full or right.full else []
+    said = ", ".join(marks)
+    return f"{caption} {said[0].upper()}{said[1:]}." if said else caption
+
+
+def _layout(row: Measurement, down: _Axis, right: _Axis) -> dict[str, Any]:
+    kinds = {kind for side in (down, right) for kind in side.types.values()}
+    short = dict(SHORT_TYPES)
+    if FULL in kinds and any(side.thinned and side.full for side in (down, right)):
         short["sliding_attention"] = "others"
     legend = ", ".join(
         f"{letter} {kind.replace('_', ' ')}" for kind, letter in short.items() if kind in kinds
     )
-    axis = {"tickfont": {"size": 9}, "showgrid": False, "zeroline": False, "ticklen": 6}
+    axis = {"tickfont": {"size": 9}, "showgrid": False, "zeroline": False, "automargin": True}
     across = f"layer of {escape(row.reference) or 'the reference'}"
     return {
-        "template": "none",
-        "title": {"text": escape(title), "x": 0.02, "xanchor": "left"},
         "xaxis": {
             **axis,
-            **_ticks(right),
-            "title": {"text": f"{across} ({legend})" if legend else across, "standoff": 8},
+            **right.layout(),
+            "title": {"text": f"{across}<br>({legend})" if legend else across, "standoff": 8},
             "tickangle": -90,
             "constrain": "domain",
         },
         "yaxis": {
             **axis,
-            **_ticks(down),
+            **down.layout(),
             "title": {"text": f"layer of {escape(row.stage)}", "standoff": 8},
             "scaleanchor": "x",
             "constrain": "domain",
         },
-        "margin": {"l": 60, "r": 20, "t": 50, "b": 70},
-        "hovermode": "closest",
     }
-
-
-def _colour_bar(label: str) -> dict[str, Any]:
-    return {"title": {"text": escape(label), "side": "right"}, "thickness": 14}

@@ -1,17 +1,19 @@
 """Every stage against every other, as a heat map for each layer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from olmo_stages.errors import ConfigError
+from olmo_stages.figures.frame import colour_bar, frame, menu
+from olmo_stages.figures.hover import columns, fields
+from olmo_stages.figures.palette import DIVERGING, GREY
 from olmo_stages.figures.wording import (
     TYPE_NAMES,
     decimals,
     escape,
     layer_name,
-    numbers,
     or_gap,
     written,
 )
@@ -28,24 +30,31 @@ class _View:
     """What one entry of the menu shows.
 
     Args:
-        name: the entry.
+        name: the entry, escaped.
         values: value by stage and reference, None if undefined; absent = not measured.
-        hover: hover text by stage and reference.
+        rows: the measurements; of a mean that was computed here there is none.
+        n_layers: what such a mean is over.
     """
 
     name: str
     values: dict[_Pair, float | None] = field(default_factory=dict)
-    hover: dict[_Pair, str] = field(default_factory=dict)
+    rows: dict[_Pair, Measurement] = field(default_factory=dict)
+    n_layers: int = 0
 
 
-def stage_matrix(
+def stage_matrix(  # noqa: PLR0913  (keywords of one figure)
     measurements: Sequence[Measurement],
     metric: str,
     *,
     order: Sequence[str],
     title: str,
+    caption: str = "",
     limits: tuple[float | int, float | int] = (0.0, 1.0),
     symmetric: bool = True,
+    axes: tuple[str, str] = ("stage", "reference"),
+    behind: Sequence[Measurement] | None = None,
+    signed: bool = False,
+    whole: str = "all layers",
 ) -> str:
     """Draw a metric between stages: a row a stage, a column a reference, a menu for the layer.
 
@@ -58,9 +67,15 @@ def stage_matrix(
         metric: the metric to draw.
         order: labels of the stages, first row and first column first.
         title: title of the figure.
+        caption: what is drawn, and what was resampled for the intervals.
         limits: values of the darkest and the brightest colour.
         symmetric: whether the value of two stages is the same in both directions; a direction that
             was not measured then shows the other one's. False for e.g. a best-matching layer.
+        axes: what rows and columns are.
+        behind: the measurements behind the figure, where those drawn are made from them.
+        signed: whether it is the stage less the reference: colours then part at the middle of the
+            limits, and numbers have their sign.
+        whole: what a row without a layer and a layer type is about.
 
     Raises:
         ConfigError: if there is nothing to draw, the limits are not ascending, a stage is not in
@@ -68,30 +83,25 @@ def stage_matrix(
             two different layers.
 
     Returns:
-        A plotly figure as JSON text. Pairs that are undefined or were not measured are gaps.
+        A plotly figure as JSON text. Pairs that were not measured are gaps, undefined ones a cross.
     """
     import plotly.graph_objects as go
 
     rows = [row for row in measurements if row.metric == metric]
     _check(rows, metric, order, title, limits, symmetric=symmetric)
-    views = _views(rows)
+    views = _views(rows, whole)
     if symmetric:
         views = [_mirrored(view) for view in views]
-    figure = go.Figure(layout=_layout(title, order, views))
-    for index, view in enumerate(views):
-        colours = {
-            "zmin": limits[0],
-            "zmax": limits[1],
-            "colorscale": "Cividis",
-            "colorbar": {
-                "title": {
-                    "text": escape(metric.removesuffix("_stages").replace("_", " ")),
-                    "side": "right",
-                },
-                "thickness": 14,
-            },
-        }
-        figure.add_trace(go.Heatmap(visible=index == 0, **colours, **_heat(view, order)))
+    drawn = [
+        (index, trace)
+        for index, view in enumerate(views)
+        for trace in _traces(view, order, metric, limits, signed=signed)
+    ]
+    layout = frame(title, caption, rows if behind is None else behind, menu=True)
+    buttons = _buttons(views, [index for index, _ in drawn])
+    figure = go.Figure(layout={**layout, **_layout(order, axes), "updatemenus": [menu(buttons)]})
+    for index, trace in drawn:
+        figure.add_trace({"visible": index == 0, **trace})
     return str(figure.to_json(engine="json"))
 
 
@@ -122,7 +132,7 @@ def _check(
         )
 
 
-def _views(rows: Sequence[Measurement]) -> list[_View]:
+def _views(rows: Sequence[Measurement], of_all: str) -> list[_View]:
     """One view a layer, those about all layers first."""
     by_view: dict[tuple[int | None, str], list[Measurement]] = {}
     types: dict[int, str] = {}
@@ -134,7 +144,7 @@ def _views(rows: Sequence[Measurement]) -> list[_View]:
         )
     whole = [key for key in by_view if key[0] is None]
     whole.sort(key=lambda key: _KINDS.index(key[1]) if key[1] in _KINDS else len(_KINDS))
-    views = [_view(_whole_name(kind), by_view[None, kind]) for _, kind in whole]
+    views = [_view(_whole_name(kind) or of_all, by_view[None, kind]) for _, kind in whole]
     layers = [_view(layer_name(layer, types[layer]), by_view[layer, ""]) for layer in sorted(types)]
     if not views and len([layer for layer in types if layer != EMBEDDING_LAYER]) > 1:
         views = [_mean([row for row in rows if row.layer != EMBEDDING_LAYER])]
@@ -142,7 +152,7 @@ def _views(rows: Sequence[Measurement]) -> list[_View]:
 
 
 def _whole_name(kind: str) -> str:
-    return f"all layers, {TYPE_NAMES.get(kind, kind)}" if kind else "all layers"
+    return f"all layers, {TYPE_NAMES.get(kind, kind)}" if kind else ""
 
 
 def _view(name: str, rows: Sequence[Measurement]) -> _View:
@@ -155,103 +165,146 @@ def _view(name: str, rows: Sequence[Measurement]) -> _View:
                 f"({name}); draw one variant at a time"
             )
         view.values[pair] = or_gap(row.value)
-        view.hover[pair] = _hover(row, name)
+        view.rows[pair] = row
     return view
-
-
-def _hover(row: Measurement, name: str) -> str:
-    value, *rest = numbers(row, "layers")
-    matched = []
-    if row.reference_layer is not None:
-        there = layer_name(row.reference_layer, row.reference_layer_type)
-        matched = [f"matched by {there} of {escape(row.reference)}"]
-    null = [] if or_gap(row.null) is None else [f"null median {row.null:.3f}"]
-    head = f"{escape(row.stage)} and {escape(row.reference)}"
-    return "<br>".join([head, escape(name), *matched, f"<b>{value}</b>", *null, *rest])
 
 
 def _mean(rows: Sequence[Measurement]) -> _View:
     """The mean over the layers; it has no interval, because the layers' are not independent."""
-    view = _View("mean over layers")
+    n_layers = len({row.layer for row in rows})
+    view = _View("mean over layers", n_layers=n_layers)
     values: dict[_Pair, list[float]] = {}
     for row in rows:
         values.setdefault((row.stage, row.reference), []).append(row.value)
-    n_layers = len({row.layer for row in rows})
     for pair, found in values.items():
         # A mean of some layers would be set beside means of all.
         whole = len(found) == n_layers and all(map(math.isfinite, found))
         mean = sum(found) / n_layers
         view.values[pair] = mean if whole else None
-        shown = written(mean) if whole else "undefined at a layer"
-        head = f"{escape(pair[0])} and {escape(pair[1])}"
-        view.hover[pair] = f"{head}<br>mean over {n_layers} layers<br><b>{shown}</b>"
     return view
 
 
 def _mirrored(view: _View) -> _View:
     missing = [(one, other) for one, other in view.values if (other, one) not in view.values]
+    turned = {(other, one): view.rows[one, other] for one, other in missing if view.rows}
     return _View(
         view.name,
         view.values | {(other, one): view.values[one, other] for one, other in missing},
-        view.hover | {(other, one): view.hover[one, other] for one, other in missing},
+        view.rows | turned,
+        view.n_layers,
     )
 
 
-def _heat(view: _View, order: Sequence[str]) -> dict[str, Any]:
+def _traces(
+    view: _View,
+    order: Sequence[str],
+    metric: str,
+    limits: tuple[float | int, float | int],
+    *,
+    signed: bool,
+) -> list[dict[str, Any]]:
+    undefined = [pair for pair, value in view.values.items() if value is None]
+    heat = _heat(view, order, signed=signed) | {
+        "type": "heatmap",
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "colorscale": DIVERGING if signed else "Cividis",
+        "colorbar": colour_bar(metric.removesuffix("_stages").replace("_", " ")),
+    }
+    return [heat, _crosses(view, order, undefined)] if undefined else [heat]
+
+
+def _heat(view: _View, order: Sequence[str], *, signed: bool) -> dict[str, Any]:
     # Few stages leave room for three digits, which tell 0.998 from 1.
-    digits = 3 if len(order) <= _FEW else 2
+    # Of a difference two would show most as 0.
+    digits, sign = (3 if signed or len(order) <= _FEW else 2), ("+" if signed else "")
     grid = [[(stage, reference) for reference in order] for stage in order]
+    known = [pair for line in grid for pair in line if view.values.get(pair) is not None]
+    said = _hover(view, known)
     heat: dict[str, Any] = {
         "z": [[view.values.get(pair) for pair in row] for row in grid],
-        "hovertext": [[view.hover.get(pair, "") for pair in row] for row in grid],
-        "hovertemplate": "%{hovertext}<extra></extra>",
+        "hovertemplate": said["hovertemplate"],
+        "hoverongaps": False,
         "name": view.name,
         "xgap": 1,
         "ygap": 1,
     }
+    if "customdata" in said:
+        data = dict(zip(known, said["customdata"], strict=True))
+        heat["customdata"] = [[data.get(pair) for pair in row] for row in grid]
     if len(order) <= _MOST_NUMBERS:
-        heat["text"] = [[_in_cell(view.values, pair, digits) for pair in row] for row in grid]
+        heat["text"] = [
+            [_in_cell(view.values.get(pair), digits, sign) for pair in row] for row in grid
+        ]
         heat["texttemplate"] = "%{text}"
     return heat
 
 
-def _in_cell(values: Mapping[_Pair, float | None], pair: _Pair, digits: int) -> str:
-    value = values.get(pair)
-    return "" if value is None else f"{value:.{decimals(value, digits, 4)}f}"
-
-
-def _layout(title: str, order: Sequence[str], views: Sequence[_View]) -> dict[str, Any]:
-    places = list(range(len(order)))
-    axis = {
-        "tickvals": places,
-        "ticktext": [escape(label) for label in order],
-        "tickfont": {"size": 12 if len(order) <= _FEW else 8},
-        "showgrid": False,
-        "zeroline": False,
-        "automargin": True,
-        "constrain": "domain",
+def _crosses(view: _View, order: Sequence[str], pairs: Sequence[_Pair]) -> dict[str, Any]:
+    """What was measured and is undefined; a gap alone would look like what was not measured."""
+    return {
+        "type": "scatter",
+        "x": [order.index(reference) for _, reference in pairs],
+        "y": [order.index(stage) for stage, _ in pairs],
+        "mode": "markers",
+        "marker": {
+            "symbol": "x-thin",
+            "size": 7,
+            "color": GREY,
+            "line": {"width": 1, "color": GREY},
+        },
+        "name": f"{view.name}, undefined",
+        "showlegend": False,
+        **_hover(view, pairs),
     }
-    ends = [-0.5, len(order) - 0.5]
-    buttons = [
+
+
+def _hover(view: _View, pairs: Sequence[_Pair]) -> dict[str, Any]:
+    """Text of cells; the axes' labels name the stages."""
+    head = "%{y} and %{x}<br>"
+    if not view.rows:
+        values = [view.values[pair] for pair in pairs]
+        said = ["undefined at a layer" if it is None else f"<b>{written(it)}</b>" for it in values]
+        return fields(f"{head}mean over {view.n_layers} layers", [("", said)])
+    rows = [view.rows[pair] for pair in pairs]
+    directed = any(row.reference_layer not in {None, row.layer} for row in view.rows.values())
+    matched = [
+        "" if row.reference_layer is None else layer_name(row.reference_layer, "") for row in rows
+    ]
+    found = [("matched by ", matched)] if directed else []
+    return fields(head + view.name, [*found, *columns(rows, "layers")])
+
+
+def _in_cell(value: float | None, digits: int, sign: str) -> str:
+    return "" if value is None else f"{value:{sign}.{decimals(value, digits, 4)}f}"
+
+
+def _buttons(views: Sequence[_View], owners: Sequence[int]) -> list[dict[str, Any]]:
+    return [
         {
             "label": view.name,
             "method": "restyle",
-            "args": [{"visible": [index == it for it in range(len(views))]}],
+            "args": [{"visible": [owner == index for owner in owners]}],
         }
         for index, view in enumerate(views)
     ]
-    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+
+
+def _layout(order: Sequence[str], axes: tuple[str, str]) -> dict[str, Any]:
+    axis = {
+        "tickvals": list(range(len(order))),
+        "ticktext": [escape(label) for label in order],
+        "tickfont": {"size": 12 if len(order) <= _FEW else 9},
+        "showgrid": False,
+        "zeroline": False,
+        "automargin": True,
+    }
+    ends = [-0.5, len(order) - 0.5]
     return {
-        "template": "none",
-        "title": {"text": escape(title), "x": 0.02, "xanchor": "left"},
-        "xaxis": {**axis, "range": ends, "title": {"text": "reference"}, "tickangle": -45},
+        "xaxis": {**axis, "range": ends, "title": {"text": escape(axes[1])}, "tickangle": -45},
         "yaxis": {
             **axis,
             "range": ends[::-1],  # the first stage on top, as in a table
-            "title": {"text": "stage"},
-            "scaleanchor": "x",
+            "title": {"text": escape(axes[0])},
         },
-        "updatemenus": [menu],
-        "margin": {"l": 60, "r": 20, "t": 80, "b": 60},
-        "hovermode": "closest",
     }

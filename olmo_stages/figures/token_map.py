@@ -1,22 +1,27 @@
 """One example token by token: a score of each token at each layer, as a heat map."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.wording import escape, layer_name, or_gap
-from olmo_stages.types import EMBEDDING_LAYER
+from olmo_stages.figures.frame import colour_bar, frame
+from olmo_stages.figures.palette import GREY
+from olmo_stages.figures.wording import SHORT_TYPES, escape, or_gap
+from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 MOST_TOKENS = 200
 """More are not drawn: their texts would run into one another."""
 
 _LONGEST = 14
+_MOST_LABELS = 70  # more are written over one another
+_PARTS = 14  # pixels above the axes for the names of the parts
 _VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
-def token_map(
+def token_map(  # noqa: PLR0913  (keywords of one figure)
     scores: Float[np.ndarray, "layer token"],
     tokens: Sequence[tuple[int, str, str]],
     layers: Sequence[tuple[int | None, str]],
@@ -24,6 +29,8 @@ def token_map(
     title: str,
     value_label: str,
     middle: float,
+    caption: str = "",
+    rows: Sequence[Measurement] = (),
 ) -> str:
     """Draw scores of an example's tokens: tokens to the right, layers upwards.
 
@@ -41,6 +48,8 @@ def token_map(
         title: title of the figure.
         value_label: what the colours mean, with its unit.
         middle: the value without a colour.
+        caption: what the scores are.
+        rows: measurements made of such scores; those of single tokens are in a table.
 
     Returns:
         A plotly figure as JSON text, of at most `MOST_TOKENS` tokens, the first ones.
@@ -57,24 +66,29 @@ def token_map(
     if len(shown) < len(tokens):
         title += f" (the first {len(shown)} of {len(tokens)} tokens)"
     reach = _reach(drawn, middle)
-    names = ["emb" if layer == EMBEDDING_LAYER else str(layer) for layer, _ in layers]
+    names = [_layer(layer, kind) for layer, kind in layers]
     figure = go.Figure(
         go.Heatmap(
             z=[[or_gap(float(value)) for value in row] for row in drawn],
             x=list(range(len(shown))),
             y=names,
-            hovertext=_hover(drawn, shown, layers, value_label),
-            hovertemplate="%{hovertext}<extra></extra>",
+            customdata=[_said(shown)] * len(names),
+            hovertemplate="token %{customdata}<br>layer %{y}<br>"
+            f"{escape(value_label)} = %{{z:.3f}}<extra></extra>",
+            hoverongaps=False,
             colorscale="PuOr_r",
             zmin=middle - reach,
             zmax=middle + reach,
-            colorbar={"title": {"text": escape(value_label), "side": "right"}, "thickness": 14},
+            colorbar=colour_bar(value_label),
         ),
-        layout=_layout(title, shown),
+        layout={**frame(title, caption, rows, above=_PARTS), **_layout(shown, layers)},
     )
+    if not np.isfinite(drawn).all():
+        figure.add_trace(go.Scatter(**_crosses(drawn, shown, names)))
     for start, part in _parts(shown):
-        if start:
-            figure.add_vline(x=start - 0.5, line={"color": "#000000", "width": 1})
+        # White below black is seen on every colour.
+        for colour, width in (("#ffffff", 3), ("#000000", 1)) if start else ():
+            figure.add_vline(x=start - 0.5, line={"color": colour, "width": width})
         figure.add_annotation(
             x=start - 0.5,
             y=1,
@@ -100,24 +114,34 @@ def _reach(scores: Float[np.ndarray, "layer token"], middle: float) -> float:
     return reach if reach > 0 else 1.0
 
 
-def _hover(
+def _said(tokens: Sequence[tuple[int, str, str]]) -> list[str]:
+    return [f"{index}: {_visible(text)} · {escape(part)}" for index, text, part in tokens]
+
+
+def _crosses(
     scores: Float[np.ndarray, "layer token"],
     tokens: Sequence[tuple[int, str, str]],
-    layers: Sequence[tuple[int | None, str]],
-    label: str,
-) -> list[list[str]]:
-    said = [
-        f"token {index}: <b>{_visible(text)}</b><br>{escape(part)}<br>"
-        for index, text, part in tokens
-    ]
-    return [
-        [
-            f"{word}{layer_name(layer, kind)}<br>{escape(label)} = "
-            + (f"{value:.3f}" if np.isfinite(value) else "undefined")
-            for word, value in zip(said, row, strict=True)
-        ]
-        for (layer, kind), row in zip(layers, scores, strict=True)
-    ]
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Tokens without a score."""
+    rows, columns = (it.tolist() for it in np.nonzero(~np.isfinite(scores)))
+    said = _said(tokens)
+    return {
+        "x": columns,
+        "y": [names[row] for row in rows],
+        "mode": "markers",
+        "marker": {"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": GREY}},
+        "name": "undefined",
+        "showlegend": False,
+        "customdata": [said[column] for column in columns],
+        "hovertemplate": "token %{customdata}<br>layer %{y}<br>undefined<extra></extra>",
+    }
+
+
+def _layer(layer: int | None, kind: str) -> str:
+    if layer == EMBEDDING_LAYER:
+        return "emb"
+    return f"{'all' if layer is None else layer} {SHORT_TYPES.get(kind, '')}".strip()
 
 
 def _visible(text: str) -> str:
@@ -137,19 +161,26 @@ def _parts(tokens: Sequence[tuple[int, str, str]]) -> list[tuple[int, str]]:
     ]
 
 
-def _layout(title: str, tokens: Sequence[tuple[int, str, str]]) -> dict[str, object]:
-    axis = {"showgrid": False, "zeroline": False}
+def _layout(
+    tokens: Sequence[tuple[int, str, str]], layers: Sequence[tuple[int | None, str]]
+) -> dict[str, Any]:
+    axis = {"showgrid": False, "zeroline": False, "automargin": True}
+    labelled = range(0, len(tokens), -(-len(tokens) // _MOST_LABELS))
+    kinds = {kind for _, kind in layers}
+    signs = [f"{short} {kind.replace('_', ' ')}" for kind, short in SHORT_TYPES.items()]
+    signs = [sign for sign, kind in zip(signs, SHORT_TYPES, strict=True) if kind in kinds]
     return {
-        "template": "none",
-        "title": {"text": escape(title), "x": 0.02, "xanchor": "left"},
         "xaxis": {
             **axis,
-            "tickvals": list(range(len(tokens))),
-            "ticktext": [_short(text) for _, text, _ in tokens],
+            "tickvals": list(labelled),
+            "ticktext": [_short(tokens[i][1]) for i in labelled],
             "tickangle": -90,
             "tickfont": {"size": 9},
+            "range": [-0.5, len(tokens) - 0.5],
         },
-        "yaxis": {**axis, "title": {"text": "layer"}, "type": "category"},
-        "margin": {"l": 60, "r": 20, "t": 70, "b": 90},
-        "hovermode": "closest",
+        "yaxis": {
+            **axis,
+            "title": {"text": f"layer ({', '.join(signs)})" if signs else "layer"},
+            "type": "category",
+        },
     }

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.axis import Axis
-from olmo_stages.figures.wording import escape, numbers, or_gap
+from olmo_stages.figures.axis import NAMES, Axis
+from olmo_stages.figures.frame import frame, legend, menu
+from olmo_stages.figures.hover import columns, fields
+from olmo_stages.figures.palette import COLOURS as COLOURS
+from olmo_stages.figures.palette import GREY, transparent
+from olmo_stages.figures.wording import escape, or_gap
 from olmo_stages.types import Measurement
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito 2008, told apart with any colour vision."""
-
-_GREY = "#999999"
 _HALF = 0.2  # of the width of a range at a label that no other is joined to
-_DEEP, _SHALLOW = (0, 34, 78), (230, 200, 40)
 
 
 @dataclass(frozen=True)
@@ -69,18 +68,14 @@ class Height:
     limits: tuple[float, float] | None = None
 
 
-def shade(depth: float) -> str:
-    """Return a colour for a depth in the model, 0 = first layer to 1 = last."""
-    parts = (round(a + (b - a) * depth) for a, b in zip(_SHALLOW, _DEEP, strict=True))
-    return "#" + "".join(f"{part:02x}" for part in parts)
-
-
-def trajectory(
+def trajectory(  # noqa: PLR0913  (keywords of one figure)
     views: Sequence[View],
     axis: Axis,
     *,
     title: str,
     height: Height,
+    caption: str = "",
+    rows: Sequence[Measurement] | None = None,
     first: int = 0,
 ) -> str:
     """Draw numbers along training, with a menu where there are several views.
@@ -90,6 +85,8 @@ def trajectory(
         axis: where the labels of all rows are.
         title: title of the figure.
         height: the vertical axis.
+        caption: what is drawn, what was resampled, and what the ranges are that chance takes.
+        rows: the measurements behind the figure, where those drawn are made from them.
         first: index of the view that is shown first.
 
     Returns:
@@ -104,9 +101,13 @@ def trajectory(
     drawn = [_traces(view, axis) for view in views]
     if not any(drawn):
         raise ConfigError(f"nothing to draw in figure {title!r}")
-    figure = go.Figure(layout=axis.layout(title, height.label))
+    behind = _rows(views) if rows is None else rows
+    if caption and axis.titles:
+        caption += " Within a named stretch the axis is the logarithm of the step."
+    around = frame(title, caption, behind, menu=len(views) > 1, above=NAMES * bool(axis.titles))
+    figure = go.Figure(layout={**around, **axis.layout(height.label), "legend": legend(-0.4)})
     if height.level is not None:
-        figure.add_hline(y=height.level, line={"color": _GREY, "width": 1, "dash": "dot"})
+        figure.add_hline(y=height.level, line={"color": GREY, "width": 1, "dash": "dot"})
     owners: list[int] = []
     for index, traces in enumerate(drawn):
         for trace in traces:
@@ -117,8 +118,13 @@ def trajectory(
     if not low <= min(values) <= max(values) <= high:
         figure.update_yaxes(range=[low, high])
     if len(views) > 1:
-        figure.update_layout(updatemenus=[_menu(views, owners, first)])
+        figure.update_layout(updatemenus=[_menu(views, owners, first, NAMES * bool(axis.titles))])
     return str(figure.to_json(engine="json"))
+
+
+def _rows(views: Sequence[View]) -> list[Measurement]:
+    lines = [line for view in views for line in (*view.lines, *view.nulls)]
+    return [row for line in lines for row in line.rows.values()]
 
 
 def _traces(view: View, axis: Axis) -> list[dict[str, Any]]:
@@ -177,10 +183,22 @@ def _along(
 ) -> dict[str, Any]:
     x: list[float | None] = []
     y: list[float | None] = []
-    for one, other in pairs:
-        x += [axis.at[one], axis.at[other], None]
-        y += [values[one], values[other], None]
+    for chain in _chains(pairs):
+        x += [*(axis.at[label] for label in chain), None]
+        y += [*(values[label] for label in chain), None]
     return {"x": x, "y": y}
+
+
+def _chains(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Labels that are joined one after another; where a branch begins, a chain of its own."""
+    chains: list[list[str]] = []
+    for one, other in pairs:
+        last = next((chain for chain in chains if chain[-1] == one), None)
+        if last is None:
+            chains.append([one, other])
+        else:
+            last.append(other)
+    return chains
 
 
 def _markers(line: Line, axis: Axis) -> dict[str, Any]:
@@ -194,8 +212,7 @@ def _markers(line: Line, axis: Axis) -> dict[str, Any]:
         "legendgroup": line.name,
         "mode": "markers",
         "marker": {"color": line.colour, "size": 7},
-        "text": [_hover(label, row, axis) for label, row in zip(labels, rows, strict=True)],
-        "hovertemplate": f"<b>{escape(line.name)}</b><br>%{{text}}<extra></extra>",
+        **_hover(line.name, labels, rows, axis),
     }
     alone = [
         line.band and label not in joined and _ends(row) is not None
@@ -214,11 +231,11 @@ def _markers(line: Line, axis: Axis) -> dict[str, Any]:
 
 
 def _band(line: Line, axis: Axis) -> dict[str, Any]:
-    return _ranges(line, axis, _transparent(line.colour)) | {"showlegend": False}
+    return _ranges(line, axis, transparent(line.colour)) | {"showlegend": False}
 
 
 def _null(line: Line, axis: Axis) -> dict[str, Any]:
-    ranges: dict[str, Any] = _ranges(line, axis, _transparent(line.colour))
+    ranges: dict[str, Any] = _ranges(line, axis, transparent(line.colour))
     ranges["name"] = escape(line.name)
     joined = {label for pair in _joined(line, axis) for label in pair}
     for label, row in line.rows.items():
@@ -230,17 +247,15 @@ def _null(line: Line, axis: Axis) -> dict[str, Any]:
 
 
 def _ranges(line: Line, axis: Axis, fill: str) -> dict[str, Any]:
-    """A closed shape for every joined pair: a fill across a gap would invent an interval there."""
+    """A closed shape for every chain: a fill across a gap would invent an interval there."""
+    ends = {label: it for label, row in line.rows.items() if (it := _ends(row)) is not None}
     x: list[float | None] = []
     y: list[float | None] = []
-    for pair in _joined(line, axis):
-        ends = [_ends(line.rows[label]) for label in pair]
-        if ends[0] is None or ends[1] is None:
-            continue
-        (low, high), (next_low, next_high) = ends[0], ends[1]
-        left, right = (axis.at[label] for label in pair)
-        x += [left, right, right, left, left, None]
-        y += [low, next_low, next_high, high, low, None]
+    for chain in _chains([pair for pair in _joined(line, axis) if set(pair) <= set(ends)]):
+        places = [axis.at[label] for label in chain]
+        low, high = zip(*(ends[label] for label in chain), strict=True)
+        x += [*places, *places[::-1], places[0], None]
+        y += [*low, *high[::-1], low[0], None]
     return {
         "x": x,
         "y": y,
@@ -259,7 +274,7 @@ def _star(label: str, value: float, axis: Axis) -> dict[str, Any]:
         "y": [value],
         "name": f"{escape(label)} (the reference)",
         "mode": "markers",
-        "marker": {"symbol": "star", "color": "#000000", "size": 11},
+        "marker": {"symbol": "star", "color": GREY, "size": 12},
         "hovertemplate": f"{escape(label)}, the reference: {value:g} by definition<extra></extra>",
     }
 
@@ -277,12 +292,14 @@ def _below(row: Measurement) -> float:
     return max(0.0, row.value - (row.ci_low or 0.0))
 
 
-def _hover(label: str, row: Measurement, axis: Axis) -> str:
-    null = [] if or_gap(row.null) is None else [f"null median {row.null:.3f}"]
-    return "<br>".join([escape(axis.told[label]), *numbers(row, "layers"), *null])
+def _hover(
+    name: str, labels: Sequence[str], rows: Sequence[Measurement], axis: Axis
+) -> dict[str, Any]:
+    places = [escape(axis.told[label]) for label in labels]
+    return fields(f"<b>{escape(name)}</b>", [("", places), *columns(rows, "layers")])
 
 
-def _menu(views: Sequence[View], owners: Sequence[int], first: int) -> dict[str, Any]:
+def _menu(views: Sequence[View], owners: Sequence[int], first: int, above: int) -> dict[str, Any]:
     buttons = [
         {
             "label": escape(view.name),
@@ -291,10 +308,4 @@ def _menu(views: Sequence[View], owners: Sequence[int], first: int) -> dict[str,
         }
         for index, view in enumerate(views)
     ]
-    place = {"x": 1, "xanchor": "right", "y": 1.08, "yanchor": "bottom"}
-    return {"buttons": buttons, "active": first, **place}
-
-
-def _transparent(colour: str) -> str:
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
+    return {**menu(buttons, first), "pad": {"b": 6 + above}}

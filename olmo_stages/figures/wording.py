@@ -2,7 +2,7 @@
 
 import math
 
-from olmo_stages.types import EMBEDDING_LAYER, Measurement
+from olmo_stages.types import EMBEDDING_LAYER
 
 TYPE_NAMES = {
     "embedding": "embeddings",
@@ -10,6 +10,8 @@ TYPE_NAMES = {
     "full_attention": "full attention",
 }
 
+SHORT_TYPES = {"full_attention": "F", "sliding_attention": "S"}
+"""What is behind a layer's index where there is little room."""
 
 MOST = 7
 """Decimals that float32 activations can bear."""
@@ -38,25 +40,6 @@ def layer_name(layer: int | None, layer_type: str) -> str:
 def or_gap(value: float | None) -> float | None:
     """Return the value, or None, which plotly draws as a gap, where there is none."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def numbers(row: Measurement, over: str) -> list[str]:
-    """What is known of a number: value with interval, n, p, note, one line each.
-
-    Args:
-        row: the number.
-        over: what the family-wise p is over, e.g. `pairs of layers`.
-
-    Returns:
-        Lines of a hover text, the first of them the value; text from data is escaped.
-    """
-    value = or_gap(row.value)
-    parts = ["undefined" if value is None else written(value, row.ci_low, row.ci_high)]
-    parts += [f"n = {row.n}, groups = {row.n_groups}"] if row.n else []
-    parts += [f"p = {row.p:.3g}"] if row.p is not None else []
-    parts += [f"p over {over} = {row.p_max:.3g}"] if row.p_max is not None else []
-    parts += [escape(row.note)] if row.note else []
-    return parts
 
 
 def decimals(value: float, least: int = 3, most: int = MOST) -> int:

@@ -7,14 +7,14 @@ from itertools import combinations
 import numpy as np
 
 from olmo_stages.dominant import VARIANTS, Variant
-from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
+from olmo_stages.figures import of_jobs, stage_curves, stage_matrix
 from olmo_stages.lineage import lineage_order
-from olmo_stages.similarity import choice
+from olmo_stages.similarity import captions, choice
 from olmo_stages.similarity.design import Design
 from olmo_stages.similarity.inference import Scores, diagonal, from_error
 from olmo_stages.similarity.measure import Declared, PairTable
 from olmo_stages.similarity.tables import Comparison, Tables, standard_error
-from olmo_stages.similarity.tidy import Labels, at, colour_limits, distances
+from olmo_stages.similarity.tidy import Labels, at, colour_limits
 from olmo_stages.types import Finished, Measurement, Result
 
 
@@ -174,6 +174,7 @@ def _figures(
     order: Sequence[str],
     measure: PairTable,
 ) -> dict[str, str]:
+    title, n_groups = measure.declared.title, rows[0].n_groups
     declared = measure.declared
     figures: dict[str, str] = {}
     for variant in VARIANTS:
@@ -184,14 +185,16 @@ def _figures(
                 own,
                 metric,
                 order=order,
-                title=f"{declared.title} of all stages, {variant}",
+                title=f"{title} of all stages, {variant}",
+                caption=captions.of_stages(title, n_groups),
                 limits=colour_limits([row for row in own if row.metric == metric]),
             )
         figures[f"best_match_{variant}"] = stage_matrix(
             own,
             "best_match_stages",
             order=order,
-            title=f"Best-matching layer: {declared.title}, {variant}",
+            title=f"Best-matching layer: {title}, {variant}",
+            caption=captions.of_best_match(title, n_groups),
             limits=colour_limits([row for row in own if row.metric == "best_match_stages"]),
             symmetric=False,
         )
@@ -202,21 +205,15 @@ def _figures(
         if row.metric == declared.name and row.variant == "raw" and row.reference != row.stage
     ]
     if curves:
-        figures["diagonals"] = layer_curves(
+        drawn = stage_curves(
             curves,
             declared.name,
-            title=f"{declared.title} by layer",
-            y_label=declared.title,
-            variants={"raw": ""},
+            title=f"{title} by layer",
+            y_label=title,
+            caption=captions.of_curves(
+                title, n_groups, null=any(row.null is not None for row in curves)
+            ),
+            labels=order,
         )
-    if far := distances(curves, declared.high):
-        figures["distances"] = logarithmic(
-            layer_curves(
-                far,
-                declared.name,
-                title=f"Distance by layer: 1 - {declared.title}",
-                y_label=f"1 - {declared.title}",
-                variants={"raw": ""},
-            )
-        )
+        figures["diagonals"] = of_jobs(drawn)
     return figures

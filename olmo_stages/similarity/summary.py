@@ -7,6 +7,7 @@ import numpy as np
 from olmo_stages.dominant import VARIANTS
 from olmo_stages.figures import heat_map, layer_curves, logarithmic
 from olmo_stages.figures.wording import decimals, written
+from olmo_stages.similarity import captions
 from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.sides import Side
 from olmo_stages.similarity.tidy import colour_limits, distances
@@ -102,6 +103,7 @@ def figures(found: Findings) -> dict[str, str]:
     declared = found.main.declared
     pair = f"{found.x.label} against {found.y.label}"
     metric = f"{declared.name}_map"
+    n_groups, n_permutations = found.labels.n_groups, found.n_permutations
     cells = [row for row in found.rows if row.metric == metric]
     drawn = {
         f"map_{variant}": heat_map(
@@ -109,6 +111,7 @@ def figures(found: Findings) -> dict[str, str]:
             metric,
             variant=variant,
             title=f"{declared.title}, {pair}, {variant}",
+            caption=captions.of_map(declared.title, found.labels.n, n_groups, n_permutations),
             value_label=declared.title,
             limits=colour_limits(cells),
         )
@@ -122,6 +125,13 @@ def figures(found: Findings) -> dict[str, str]:
         own,
         declared.name,
         title=f"{declared.title} by layer, {pair}",
+        caption=captions.of_diagonal(
+            declared.title,
+            n_groups,
+            len(found.weights),
+            0 if found.x is found.y else n_permutations,
+            found.plan.n_halves * ("ceiling:raw" in present),
+        ),
         y_label=declared.title,
         variants={name: it for name, it in CURVES.items() if name in present},
     )
@@ -132,6 +142,7 @@ def figures(found: Findings) -> dict[str, str]:
             declared.name,
             title=f"Distance by layer: 1 - {declared.title}, {pair}",
             y_label=f"1 - {declared.title}",
+            caption=captions.of_distance(declared.title, n_groups),
             variants={name: it for name, it in CURVES.items() if name in VARIANTS},
         )
         drawn["distance"] = logarithmic(curves)

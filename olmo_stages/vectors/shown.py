@@ -7,6 +7,7 @@ import numpy as np
 from olmo_stages.figures import layer_curves
 from olmo_stages.figures.token_map import token_map
 from olmo_stages.types import Example, Measurement
+from olmo_stages.vectors import captions
 from olmo_stages.vectors.projected import ALL, Projected
 from olmo_stages.vectors.readout import ANSWER, THINK, Readout
 
@@ -30,13 +31,15 @@ def figures(
         n_shown: how many examples are drawn token by token.
     """
     stage, score = found.where.stage, UNITS if found.has_units else RAW
-    labelled = found.tasks[0].labelled
+    task = found.tasks[0]
+    labelled, fitted, n_resamples = task.labelled, task.fitted, len(task.sample.weights)
     drawn = {
         "projection": layer_curves(
             rows,
             "projection",
             title=f"Mean projection by layer, {stage}",
             y_label=score,
+            caption=captions.of_projection(n_resamples, fitted=fitted, labelled=labelled),
             variants={"positive": "label 1", "negative": "label 0"}
             if labelled
             else {ALL: "all texts"},
@@ -48,6 +51,7 @@ def figures(
             "projection_auroc",
             title=f"AUROC of projections by layer, {stage}",
             y_label="AUROC on held-out groups",
+            caption=captions.of_auroc(n_resamples, _n_relabelled(found), fitted=fitted),
             chance=0.5,
         )
     if found.readout is None:
@@ -58,6 +62,7 @@ def figures(
         "projection_part",
         title=f"Mean projection of the tokens of each part, {stage}",
         y_label=score,
+        caption=captions.of_parts(n_resamples, fitted=fitted),
         variants={part: part for part in parts},
     )
     for i in _chosen(found.readout, examples, n_shown):
@@ -67,9 +72,16 @@ def figures(
             list(zip(found.where.layers, found.where.layer_types, strict=True)),
             title=f"{_named(examples[i])}, {stage}",
             value_label=score,
+            caption=captions.of_tokens(fitted=fitted),
             middle=0.5 if found.has_units else 0.0,
         )
     return drawn
+
+
+def _n_relabelled(found: Projected) -> int:
+    """How many relabellings the null has; 0 where there is none."""
+    relabelled = found.tasks[0].relabelled
+    return 0 if relabelled is None else len(relabelled) - 1
 
 
 def _chosen(readout: Readout, examples: Sequence[Example], n_shown: int) -> list[int]:

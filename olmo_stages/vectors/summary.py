@@ -1,15 +1,16 @@
 """What was found about trait vectors, for people: headline and figures."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
 from olmo_stages.figures.wording import written
 from olmo_stages.types import Measurement
+from olmo_stages.vectors import captions
 from olmo_stages.vectors.found import Found
 from olmo_stages.vectors.rows import mean_of
 
@@ -22,6 +23,8 @@ _CURVES = {
     "relabelled": "null: the same relabelling in both (median, central 95 %)",
     "unrelated": "null: unrelated contrasts (median, central 95 %)",
 }
+
+_NULLS = ("relabelled", "unrelated")
 
 
 def headline(found: Sequence[Found]) -> dict[str, str | float | int | None]:
@@ -108,7 +111,12 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
                     "cosine",
                     title=f"Cosine of the vectors of {about}{said}",
                     y_label="cosine",
+                    caption=captions.of_cosine(
+                        _n_drawn(found, "relabelled"), _n_drawn(found, "unrelated")
+                    ),
                     variants=_present(curves),
+                    nulls=_NULLS,
+                    rows=_behind(rows, variant),
                 ),
             )
         far = _distances(_beside_null(found, rows, "raw"))
@@ -118,7 +126,10 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
                 "cosine",
                 title=f"How far the vectors turned: 1 - cosine, {about}",
                 y_label="1 - cosine",
+                caption=captions.of_distance(),
                 variants=_present(far),
+                nulls=_NULLS,
+                rows=[row for row in _behind(rows, "raw") if row.metric != "corrected_cosine"],
             )
             yield "distance", logarithmic(curves)
     sides = {f"{name}:raw": getattr(found.where, name) for name in found.sides()}
@@ -129,7 +140,9 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
             "reliability",
             title=f"Split-half reliability of the vectors of {about}",
             y_label="reliability",
+            caption=captions.of_reliability(),
             variants=sides,
+            stages=sides,
             chance=0.0,
         ),
     )
@@ -146,10 +159,34 @@ def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, st
             "transfer_auroc",
             title=f"Vectors on held-out groups of {about}",
             y_label="AUROC",
+            caption=captions.of_transfer(_n_resamples(found)),
             variants=names,
             chance=0.5,
         ),
     )
+
+
+def _n_drawn(found: Found, null: Literal["relabelled", "unrelated"]) -> int:
+    """How many cosines a null is made of; 0 where there is none."""
+    return len(getattr(found.nulls, null)) if ("raw", null) in found.against else 0
+
+
+def _n_resamples(found: Found) -> int:
+    return len(next(iter(found.transfer.auroc.values())).samples)
+
+
+def _behind(rows: Sequence[Measurement], variant: str) -> list[Measurement]:
+    """The rows from which the figure of a variant is made."""
+    return [row for row in rows if (row.metric, row.variant) in _curve_names(variant)]
+
+
+def _curve_names(variant: str) -> dict[tuple[str, str], str]:
+    return {
+        ("cosine", variant): "cosine",
+        ("corrected_cosine", variant): "corrected",
+        ("null_cosine", f"{variant}:relabelled"): "relabelled",
+        ("null_cosine", f"{variant}:unrelated"): "unrelated",
+    }
 
 
 def _beside_null(found: Found, rows: Sequence[Measurement], variant: str) -> list[Measurement]:
@@ -159,12 +196,7 @@ def _beside_null(found: Found, rows: Sequence[Measurement], variant: str) -> lis
     from anywhere to anywhere, and would flatten the others.
     """
     noise = {i for i, fit in zip(found.where.layers, found.reliable, strict=True) if not fit}
-    names = {
-        ("cosine", variant): "cosine",
-        ("corrected_cosine", variant): "corrected",
-        ("null_cosine", f"{variant}:relabelled"): "relabelled",
-        ("null_cosine", f"{variant}:unrelated"): "unrelated",
-    }
+    names = _curve_names(variant)
     shown = [
         replace(row, metric="cosine", variant=names[row.metric, row.variant], null=None)
         for row in rows
@@ -221,14 +253,13 @@ def _traits(found: Sequence[Found], rows: Sequence[Measurement]) -> str:
         )
         for row in rows
     ]
-    matrix = stage_matrix(
+    return stage_matrix(
         cells,
         "trait_cosine",
         order=[one.contrast.trait for one in found],
         title=f"Cosine between the vectors of traits in {found[0].where.stage}",
+        caption=captions.of_traits(tested=any(row.p is not None for row in rows)),
         limits=(-1.0, 1.0),
+        axes=("trait", "trait"),
+        behind=rows,
     )
-    drawn = json.loads(matrix)
-    for axis in ("xaxis", "yaxis"):
-        drawn["layout"][axis]["title"]["text"] = "trait"
-    return json.dumps(drawn)

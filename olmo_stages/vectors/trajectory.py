@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from olmo_stages.figures.axis import Axis
-from olmo_stages.figures.trajectory import COLOURS, Height, Line, View, shade, trajectory
+from olmo_stages.figures.palette import COLOURS, GREY, shade
+from olmo_stages.figures.trajectory import Height, Line, View, trajectory
 from olmo_stages.figures.wording import layer_name
 from olmo_stages.revisions.axis import training_axis
 from olmo_stages.types import EMBEDDING_LAYER, Finished, Measurement, Result
+from olmo_stages.vectors import captions
 from olmo_stages.vectors.formation import formation
 
 SUFFIX = "_trajectory"
@@ -35,7 +37,7 @@ METRICS = (
 
 SCALES = ("raw", "standardised")
 _COSINES = (-1.1, 1.5)  # corrected ones may be anything where a vector is hardly reliable
-_GREY, _DARK = "#999999", "#555555"
+_RELABELLED, _UNRELATED = "same relabelling in both, 95 %", "unrelated contrasts, 95 %"
 _OF_REFERENCE = re.compile(r"reference(:.*|->reference)?")
 
 _Place = tuple[str, int | None]
@@ -116,9 +118,10 @@ def trajectories(jobs: Sequence[Finished]) -> Result | None:
     rows: list[Measurement] = []
     figures: dict[str, str] = {}
     for sweep in sweeps:
-        rows += _rows(sweep)
+        own = _rows(sweep)
+        rows += own
         suffix = f"_vs_{sweep.reference or 'nothing'}" if len(sweeps) > 1 else ""
-        figures |= {name + suffix: drawn for name, drawn in _figures(sweep).items()}
+        figures |= {name + suffix: drawn for name, drawn in _figures(sweep, own).items()}
     left_out = sorted(job.stage for each in alone for job in each if not _is_reference(job, sweeps))
     warnings = []
     if left_out:
@@ -225,45 +228,72 @@ def _shown(sweep: _Sweep) -> _Place | None:
     return layers[len(layers) // 2] if layers else places[0]
 
 
-def _figures(sweep: _Sweep) -> dict[str, str]:
+def _figures(sweep: _Sweep, rows: Sequence[Measurement]) -> dict[str, str]:
     figures: dict[str, str] = {}
     against = f" with that of {sweep.reference}" if sweep.reference else ""
     if places := sweep.places(["cosine"]):
         for scale in _differing(sweep):
-            figures[f"cosine_{scale}"] = _drawn(
-                sweep,
-                places,
-                [_cosine(sweep, scale, place) for place in places],
-                f"Cosine of each stage's own vector{against}, {scale}",
-                "cosine",
+            views = [_cosine(sweep, scale, place) for place in places]
+            names = " ".join(line.name for view in views for line in view.nulls)
+            figures[f"cosine_{scale}"] = trajectory(
+                views,
+                sweep.axis,
+                title=f"Cosine of each stage's own vector{against}, {scale}",
+                height=Height("cosine", 0.0, _COSINES),
+                caption=captions.of_curve(
+                    relabelled=_RELABELLED in names, unrelated=_UNRELATED in names
+                ),
+                rows=_behind(
+                    rows, ("cosine", "corrected_cosine", "reliability"), (scale, f"stage:{scale}")
+                ),
+                first=_first(sweep, places),
             )
         figures["cosine_layers"] = trajectory(
             [_all_layers(sweep, trait, places) for trait in dict.fromkeys(it[0] for it in places)],
             sweep.axis,
             title=f"Cosine of each stage's own vector{against}, corrected, by layer",
             height=Height("corrected cosine", 0.0, _COSINES),
+            caption=captions.of_layers(),
+            rows=_behind(rows, ("corrected_cosine",), ("raw",)),
         )
-    for metric, title, unit in (
-        ("separation", "Separation of the held-out classes", "within-class standard deviations"),
+    for metric, title, unit, caption in (
+        (
+            "separation",
+            "Separation of the held-out classes",
+            "within-class standard deviations",
+            captions.of_separation(),
+        ),
         (
             "shift",
             f"Drift of all examples along the vector of {sweep.reference}",
             "distances of its classes",
+            captions.of_shift(),
         ),
     ):
         if places := sweep.places([metric]):
-            views = [_fixed_and_own(sweep, metric, place) for place in places]
-            figures[metric] = _drawn(sweep, places, views, title, unit)
+            figures[metric] = trajectory(
+                [_fixed_and_own(sweep, metric, place) for place in places],
+                sweep.axis,
+                title=title,
+                height=Height(unit, 0.0),
+                caption=caption,
+                rows=_behind(rows, (metric,), ("fixed", "own")),
+                first=_first(sweep, places),
+            )
     return figures
 
 
-def _drawn(
-    sweep: _Sweep, places: Sequence[_Place], views: Sequence[View], title: str, unit: str
-) -> str:
+def _first(sweep: _Sweep, places: Sequence[_Place]) -> int:
     shown = _shown(sweep)
-    first = places.index(shown) if shown in places else 0
-    height = Height(unit, 0.0, _COSINES if unit == "cosine" else None)
-    return trajectory(views, sweep.axis, title=title, height=height, first=first)
+    return places.index(shown) if shown in places else 0
+
+
+def _behind(
+    rows: Sequence[Measurement], metrics: Sequence[str], variants: Sequence[str]
+) -> list[Measurement]:
+    """The assembled rows that a figure is made of."""
+    names = {metric + SUFFIX for metric in metrics}
+    return [row for row in rows if row.metric in names and row.variant in variants]
 
 
 def _differing(sweep: _Sweep) -> list[str]:
@@ -297,7 +327,7 @@ def _cosine(sweep: _Sweep, scale: str, place: _Place) -> View:
         Line(
             "reliability of the stage's own vector",
             sweep.line("reliability", f"stage:{scale}", place),
-            _DARK,
+            COLOURS[3],
             dash="dot",
             band=False,
         ),
@@ -305,8 +335,8 @@ def _cosine(sweep: _Sweep, scale: str, place: _Place) -> View:
     nulls = [
         Line(f"null: {name}", sweep.line("null_cosine", f"{scale}:{kind}", place), colour)
         for kind, name, colour in (
-            ("relabelled", "same relabelling in both, 95 %", _GREY),
-            ("unrelated", "unrelated contrasts, 95 %", COLOURS[2]),
+            ("relabelled", _RELABELLED, GREY),
+            ("unrelated", _UNRELATED, COLOURS[2]),
         )
     ]
     return View(_name(sweep, place), lines, [it for it in nulls if it.rows])

@@ -8,7 +8,9 @@ import pytest
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.figures import layer_curves
+from olmo_stages.figures.palette import styles
 from olmo_stages.types import Measurement
+from tests.figures.hovered import texts
 
 TYPES = ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]
 
@@ -98,6 +100,33 @@ def test_layer_types_have_symbols_that_the_legend_explains():
     assert legend == {"sliding attention": symbols[0], "full attention": symbols[3]}
 
 
+def test_layers_of_full_attention_are_set_off_on_the_axis():
+    layout = draw(rows())["layout"]
+    assert layout["xaxis"]["ticktext"] == ["0", "1", "2", "<b>3</b>"]
+    assert [(it["x0"], it["x1"]) for it in layout["shapes"]] == [(2.5, 3.5)]
+    assert "full attention" in layout["xaxis"]["title"]["text"]
+    plain = draw(rows(layer_type=""))["layout"]
+    assert "shapes" not in plain
+    assert plain["xaxis"]["ticktext"][3] == "3"
+
+
+def test_of_a_deep_model_the_embeddings_and_full_attention_are_labelled():
+    deep = [
+        Measurement(
+            "auroc",
+            0.5,
+            "base",
+            layer=layer,
+            layer_type="embedding" if layer < 0 else TYPES[layer % 4],
+        )
+        for layer in range(-1, 32)
+    ]
+    labels = draw(deep)["layout"]["xaxis"]["ticktext"]
+    assert labels == ["emb", *(f"<b>{layer}</b>" for layer in range(3, 32, 4))]
+    untyped = [Measurement("auroc", 0.5, "base", layer=layer) for layer in range(64)]
+    assert 10 < len(draw(untyped)["layout"]["xaxis"]["ticktext"]) <= 24
+
+
 def test_the_band_goes_up_one_side_and_down_the_other():
     band = next(it for it in draw(rows())["data"] if it.get("fill") == "toself")
     assert band["x"] == [0, 1, 2, 3, 3, 2, 1, 0]
@@ -110,13 +139,17 @@ def test_no_band_without_intervals_and_none_across_a_gap():
     gap[1] = Measurement("auroc", math.nan, "think_sft", layer=1, variant="probe")
     figure = draw(gap)
     assert curves(figure)["probe"]["y"][1] is None
-    assert [it["x"] for it in figure["data"] if it.get("fill")] == [[0, 0], [2, 3, 3, 2]]
+    assert [it["x"] for it in figure["data"] if it.get("fill")] == [
+        [-0.1, 0.1, 0.1, -0.1],
+        [2, 3, 3, 2],
+    ]
 
 
 def test_the_null_is_a_line_only_where_there_is_one():
     names = [it.get("name") for it in draw(rows(null=0.5))["data"]]
-    assert "probe · null" in names
-    assert "probe · null" not in [it.get("name") for it in draw(rows())["data"]]
+    assert {"probe · null", "null (median)"} <= set(names)
+    without = [it.get("name") for it in draw(rows())["data"]]
+    assert not {"probe · null", "null (median)"} & set(without)
 
 
 def test_a_number_about_no_layer_is_a_level_line():
@@ -124,12 +157,21 @@ def test_a_number_about_no_layer_is_a_level_line():
     level = next(
         it for it in draw([*rows(), length])["data"] if it.get("name") == "baseline:length"
     )
-    assert (level["x"], level["y"]) == ([0, 3], [0.55, 0.55])
+    assert (level["x"][0], level["x"][-1]) == (-0.5, 3.5)
+    assert set(level["y"]) == {0.55}
+    assert "0.550" in texts(level)[0]
 
 
 def test_hover_tells_value_interval_n_and_p():
-    text = curves(draw(rows()))["probe"]["text"][3]
+    text = texts(curves(draw(rows()))["probe"])[3]
     for part in ["layer 3", "full attention", "0.900 [0.800, 1.000]", "n = 40", "p = 0.01"]:
+        assert part in text
+
+
+def test_hover_of_the_null_tells_the_number_it_belongs_to():
+    traces = draw(rows(null=0.52))["data"]
+    text = texts(next(it for it in traces if it.get("name") == "probe · null"))[3]
+    for part in ["null median 0.520", "value 0.900 [0.800, 1.000]", "n = 40", "p = 0.01"]:
         assert part in text
 
 
@@ -137,7 +179,7 @@ def test_text_from_data_is_shown_as_it_is():
     figure = draw(rows(variant="<b>a->b</b> %{x}", note="<i>odd"))
     (name,) = curves(figure)
     assert name == "&lt;b&gt;a-&gt;b&lt;/b&gt; %&#123;x}"
-    assert "&lt;i&gt;odd" in curves(figure)[name]["text"][0]
+    assert "&lt;i&gt;odd" in texts(curves(figure)[name])[0]
     assert "<b>a" not in curves(figure)[name]["hovertemplate"]
 
 
@@ -161,3 +203,54 @@ def test_a_stage_with_two_references_has_a_line_for_each():
     assert set(curves(draw(both))) == {"think_sft vs base · probe", "think_sft vs mother · probe"}
     one = rows(reference="base") + rows("think_dpo", reference="think_sft")
     assert set(curves(draw(one))) == {"think_sft · probe", "think_dpo · probe"}
+
+
+def test_stages_look_the_same_in_every_figure():
+    figure = curves(draw(rows() + rows("think_dpo"), variants={"probe": ""}))
+    known = styles(["think_sft", "think_dpo"])
+    for label, style in known.items():
+        line = figure[label]["line"]
+        assert (line["color"], line["dash"]) == (style.colour, style.dash)
+    both = rows() + rows(variant="reference")
+    named = {"probe": "think_sft", "reference": "base"}
+    by_variant = curves(draw(both, variants=named, stages=named))
+    assert by_variant["base"]["line"]["color"] == styles(["base"])["base"].colour
+
+
+def test_nulls_are_dotted():
+    figure = curves(draw(rows() + rows(variant="relabelled"), nulls=["relabelled"]))
+    assert figure["relabelled"]["line"]["dash"] == "dot"
+    assert figure["probe"]["line"]["dash"] == "solid"
+
+
+def test_caption_and_rows_are_with_the_figure():
+    meta = draw([*rows(), *rows(variant="control")], caption="Bands: of groups.")["layout"]["meta"]
+    assert meta["caption"].startswith("Bands: of groups. ")
+    assert "diamonds: full attention" in meta["caption"]
+    assert (meta["title"], meta["metric"]) == ("AUROC", ["auroc"])
+    assert (meta["variant"], meta["trait"]) == (["probe", "control"], [""])
+    chosen = draw([*rows(), *rows(variant="control")], variants={"probe": "p"})["layout"]["meta"]
+    assert (chosen["variant"], chosen["caption"]) == (["probe"], "")
+
+
+def test_rows_that_a_figure_was_made_from_can_be_named():
+    behind = [Measurement("cosine", 0.9, "think_sft", variant="raw", trait="manners")]
+    meta = draw(rows(), rows=behind)["layout"]["meta"]
+    assert (meta["metric"], meta["variant"], meta["trait"]) == (["cosine"], ["raw"], ["manners"])
+
+
+def test_a_single_layer_is_drawn_with_its_interval():
+    figure = draw(rows()[3:])
+    (band,) = [it for it in figure["data"] if it.get("fill")]
+    assert min(band["x"]) < 3 < max(band["x"])
+    assert figure["layout"]["xaxis"]["range"] == [2.5, 3.5]
+
+
+def test_a_long_title_is_broken_and_kept_whole():
+    title = "Probe AUROC by layer of a stage with <b>a very long name</b> indeed, think_dpo"
+    text = layer_curves(rows(), "auroc", title=title, y_label="AUROC")
+    layout = json.loads(text)["layout"]
+    lines = layout["title"]["text"].split("<br>")
+    assert len(lines) == 2
+    assert "&lt;b&gt;a very" in " ".join(lines)
+    assert layout["meta"]["title"] == title

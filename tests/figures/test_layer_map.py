@@ -7,6 +7,7 @@ import pytest
 from olmo_stages.errors import ConfigError
 from olmo_stages.figures import heat_map
 from olmo_stages.types import Measurement
+from tests.figures.hovered import cell
 
 
 def kind(layer):
@@ -65,7 +66,8 @@ def test_the_stage_goes_up_and_the_reference_to_the_right():
     assert z[4][1] == pytest.approx(value(3, 0))
     assert figure["layout"]["yaxis"]["title"]["text"] == "layer of think_sft"
     assert figure["layout"]["xaxis"]["title"]["text"].startswith("layer of base")
-    assert figure["layout"]["yaxis"]["range"] == [-0.5, 4.5]
+    assert figure["layout"]["yaxis"]["range"] == [-1.5, 3.5]
+    assert (heat(figure)["y"], heat(figure)["x"]) == ([-1, 0, 1, 2, 3], [-1, 0, 1, 2])
 
 
 def test_the_order_of_the_rows_does_not_matter():
@@ -84,19 +86,27 @@ def test_labels_carry_the_layer_type():
     assert "F full attention, S sliding attention" in layout["xaxis"]["title"]["text"]
 
 
-def test_a_deep_model_has_a_tick_a_layer_and_labels_where_there_is_room():
+def test_of_a_deep_model_the_embeddings_and_full_attention_are_labelled():
     axis = draw(rows(33, 33))["layout"]["xaxis"]
-    assert len(axis["tickvals"]) == 33
-    shown = [text for text in axis["ticktext"] if text]
-    assert shown == ["emb", *(f"<b>{layer} F</b>" for layer in range(3, 32, 4))]
-    assert axis["ticktext"].index("<b>31 F</b>") == 32
+    assert axis["ticktext"] == ["emb", *(f"<b>{layer} F</b>" for layer in range(3, 32, 4))]
+    assert axis["tickvals"] == [-1, *range(3, 32, 4)]
+    assert axis["ticksuffix"] == " S"  # of what the pointer is at, where there is no label
     assert "others sliding attention" in axis["title"]["text"]
+
+
+def test_layers_that_are_no_run_lie_side_by_side_and_are_all_labelled():
+    some = [pair(layer, other) for layer in range(0, 64, 2) for other in range(0, 64, 2)]
+    figure = draw(some)
+    axis = figure["layout"]["yaxis"]
+    assert heat(figure)["y"] == list(range(32))
+    assert axis["ticktext"][:3] == ["0 S", "2 S", "4 S"]
+    assert len(axis["ticktext"]) == 32
 
 
 def test_full_attention_is_marked_on_both_axes_and_only_there():
     marks = [it for it in draw(rows(9, 5))["data"] if it.get("name") == "full attention"]
     places = set(zip(marks[0]["x"], marks[0]["y"], strict=True))
-    assert places == {(4, -0.5), (-0.5, 4), (-0.5, 8)}
+    assert places == {(3, -1.5), (-1.5, 3), (-1.5, 7)}
     untyped = draw(rows(layer_type="", reference_layer_type=""))
     assert "full attention" not in {it.get("name") for it in untyped["data"]}
 
@@ -109,17 +119,21 @@ def test_the_diagonal_outlines_the_same_layer_not_the_same_place():
         tuple(sum(it) / 4 for it in zip(*corners[at : at + 4], strict=True))
         for at in range(0, len(corners), 5)
     }
-    assert centres == {(0, 2), (1, 3)}
+    assert centres == {(2, 2), (3, 3)}
 
 
 def test_undefined_and_unmeasured_pairs_are_gaps():
     some = rows()[:-1]
     some[0] = pair(-1, -1, value=math.nan)
-    trace = heat(draw(some))
+    figure = draw(some)
+    trace = heat(figure)
     assert trace["z"][0][0] is None
     assert trace["z"][4][3] is None
-    assert "undefined" in trace["hovertext"][0][0]
     assert trace["z"][0][1] is not None
+    (cross,) = [it for it in figure["data"] if it.get("name") == "undefined"]
+    assert (cross["x"], cross["y"]) == ([-1], [-1])
+    assert "undefined" in cross["hovertemplate"]
+    assert not [it for it in draw(rows())["data"] if it.get("name") == "undefined"]
 
 
 def test_the_scale_is_the_callers():
@@ -131,10 +145,10 @@ def test_the_scale_is_the_callers():
 
 def test_hover_tells_both_layers_and_what_is_known_of_the_value():
     known = {"ci_low": 0.5, "ci_high": 0.7, "null": 0.01, "p": 0.002, "p_max": 0.03}
-    text = heat(draw(rows(n=40, n_groups=10, **known)))["hovertext"][4][0]
+    text = cell(heat(draw(rows(n=40, n_groups=10, **known))), 4, 0)
     for part in [
-        "think_sft: layer 3 full attention",
-        "base: embeddings",
+        "think_sft: layer %{y}",
+        "base: layer %{x}",
         f"{value(3, -1):.3f} [0.500, 0.700]",
         "null median 0.010",
         "p = 0.002",
@@ -142,7 +156,7 @@ def test_hover_tells_both_layers_and_what_is_known_of_the_value():
         "n = 40, groups = 10",
     ]:
         assert part in text
-    bare = heat(draw(rows()))["hovertext"][4][0]
+    bare = cell(heat(draw(rows())), 4, 0)
     assert "null" not in bare
     assert "p =" not in bare
 
@@ -168,7 +182,28 @@ def test_what_is_no_map_is_an_error(wrong, words):
 
 def test_text_from_data_is_shown_as_it_is():
     odd = rows(stage="<b>s</b> %{z}", reference="<i>r", note="<u>n")
-    text = json.dumps(draw(odd, title="<a>t", value_label="<q>v"))
+    figure = draw(odd, title="<a>t", value_label="<q>v")
+    assert figure["layout"].pop("meta")["title"] == "<a>t"
+    text = json.dumps(figure)
     for part in ["<b>s", "<i>r", "<u>n", "%{z}", "<a>t", "<q>v"]:
         assert part not in text
     assert "&lt;b&gt;s" in text
+
+
+def test_33_layers_take_little_room():
+    known = {"null": 0.0123456, "p": 0.000999, "p_max": 0.000999, "n": 240, "n_groups": 80}
+    cells = [
+        pair(a, b, ci_low=value(a, b) - 0.1, ci_high=value(a, b) + 0.1, **known)
+        for a in range(-1, 32)
+        for b in range(-1, 32)
+    ]
+    text = heat_map(cells, "cka_map", variant="raw", title="t", value_label="v", limits=(0, 1))
+    assert len(text) < 70 * len(cells)
+
+
+def test_the_caption_says_what_the_marks_mean():
+    meta = draw(rows(), caption="Of groups.")["layout"]["meta"]
+    assert meta["caption"] == (
+        "Of groups. Outlined: the same layer, diamonds at the axes: full attention."
+    )
+    assert (meta["metric"], meta["variant"]) == (["cka_map"], ["raw"])

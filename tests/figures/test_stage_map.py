@@ -7,6 +7,7 @@ import pytest
 from olmo_stages.errors import ConfigError
 from olmo_stages.figures import stage_matrix
 from olmo_stages.types import Measurement
+from tests.figures.hovered import cell
 
 ORDER = ["base", "think_sft", "think_dpo"]
 KINDS = {-1: "embedding", 0: "sliding_attention", 3: "full_attention"}
@@ -62,8 +63,8 @@ def test_a_pair_of_different_layers_cannot_pass_for_symmetric():
     best = row("think_sft", "base", 0.8, 3, reference_layer=0, reference_layer_type=KINDS[0])
     with pytest.raises(ConfigError, match="symmetric=False"):
         draw([best])
-    text = views(draw([best], symmetric=False))["layer 3 full attention"]["hovertext"][1][0]
-    assert "matched by layer 0 sliding attention of base" in text
+    text = cell(views(draw([best], symmetric=False))["layer 3 full attention"], 1, 0)
+    assert "matched by layer 0" in text
     draw([row("think_sft", "base", 0.8, 3, reference_layer=3)])  # the diagonal is
 
 
@@ -113,8 +114,8 @@ def test_few_stages_have_their_values_written_in_the_cells(n, written):
 
 def test_hover_tells_what_is_known():
     one = row("think_sft", "base", 0.8, 3, ci_low=0.7, ci_high=0.9, null=0.01, n=9, n_groups=3)
-    text = views(draw([one]))["layer 3 full attention"]["hovertext"][1][0]
-    for part in ["think_sft and base", "0.800 [0.700, 0.900]", "null median 0.010", "n = 9"]:
+    text = cell(views(draw([one]))["layer 3 full attention"], 1, 0)
+    for part in ["%{y} and %{x}", "0.800 [0.700, 0.900]", "null median 0.010", "n = 9"]:
         assert part in text
 
 
@@ -139,17 +140,49 @@ def test_what_is_no_matrix_is_an_error(wrong, options, words):
 
 def test_text_from_data_is_shown_as_it_is():
     odd = row("<b>s</b>", "<i>r", 0.5, note="<u>n")
-    text = json.dumps(draw([odd], ["<b>s</b>", "<i>r"], title="<a>t"))
+    figure = draw([odd], ["<b>s</b>", "<i>r"], title="<a>t")
+    assert figure["layout"].pop("meta")["title"] == "<a>t"
+    text = json.dumps(figure)
     for part in ["<b>s", "<i>r", "<u>n", "<a>t"]:
         assert part not in text
     assert "&lt;b&gt;s" in text
 
 
 @pytest.mark.parametrize(
-    ("value", "cell", "hover"),
-    [(0.9998, "0.9998", "<b>0.9998</b>"), (1.0, "1.000", "<b>1.000</b>")],
+    ("value", "shown", "hover"),
+    [(0.9998, "0.9998", "<br>0.9998<"), (1.0, "1.000", "<br>1.000<")],
 )
-def test_a_value_below_one_is_not_shown_as_one(value, cell, hover):
+def test_a_value_below_one_is_not_shown_as_one(value, shown, hover):
     trace = views(draw([row("think_sft", "base", value)]))["layer 0 sliding attention"]
-    assert trace["text"][1][0] == cell
-    assert hover in trace["hovertext"][1][0]
+    assert trace["text"][1][0] == shown
+    assert hover in cell(trace, 1, 0)
+
+
+def test_what_is_undefined_has_a_cross_and_what_was_not_measured_has_none():
+    some = [row("think_sft", "base", math.nan), row("think_dpo", "think_sft", 0.9)]
+    figure = draw(some, symmetric=False)
+    heat, cross = figure["data"]
+    assert heat["z"] == [[None] * 3, [None] * 3, [None, 0.9, None]]
+    assert (cross["x"], cross["y"]) == ([0], [1])
+    assert "undefined" in cross["hovertemplate"]
+    assert figure["layout"]["updatemenus"][0]["buttons"][0]["args"][0]["visible"] == [True, True]
+
+
+def test_12_stages_and_32_layers_take_little_room():
+    order = [f"s{i}" for i in range(12)]
+    cells = [
+        row(b, a, 0.9 + 0.012345678901234 * i / (j + 1), layer, ci_low=0.9, ci_high=0.99, n=240)
+        for i, a in enumerate(order)
+        for j, b in enumerate(order[i + 1 :])
+        for layer in range(32)
+    ]
+    text = stage_matrix(cells, "cka", order=order, title="t")
+    assert len(text) < 70 * 33 * 12 * 12
+
+
+def test_caption_axes_and_rows_can_be_given():
+    behind = [Measurement("trait_cosine", 0.5, "base", variant="raw:rude", trait="kind")]
+    layout = draw(rows(), caption="Of groups.", axes=("trait", "trait"), behind=behind)["layout"]
+    assert layout["meta"]["caption"] == "Of groups."
+    assert (layout["meta"]["metric"], layout["meta"]["trait"]) == (["trait_cosine"], ["kind"])
+    assert layout["xaxis"]["title"]["text"] == "trait"

@@ -8,6 +8,7 @@ import pytest
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.figures.token_map import MOST_TOKENS, token_map
+from tests.figures.hovered import cell, texts
 
 TOKENS = [
     (1, " <b>hi</b>", "user"),
@@ -27,13 +28,15 @@ def draw(scores=SCORES, tokens=TOKENS, layers=LAYERS, title="x <i>", **options):
 
 
 def test_scores_stand_at_their_token_and_layer():
-    (heat,) = draw()["data"]
+    heat, cross = draw()["data"]
     assert heat["z"] == [[0, 0.5, 1, 2], [None, -1, 0.5, 0.25]]
-    assert heat["y"] == ["emb", "3"]
-    assert "token 6" in heat["hovertext"][1][3]
-    assert "layer 3 full attention" in heat["hovertext"][1][3]
-    assert "score = 0.250" in heat["hovertext"][1][3]
-    assert "undefined" in heat["hovertext"][1][0]
+    assert heat["y"] == ["emb", "3 F"]
+    assert cell(heat, 1, 3) == (
+        f"token 6: {'a' * 40} · think<br>layer %{{y}}<br>score = %{{z:.3f}}<extra></extra>"
+    )
+    assert (cross["x"], cross["y"]) == ([0], ["3 F"])
+    assert "undefined" in texts(cross)[0]
+    assert "token 1: ␣" in texts(cross)[0]
 
 
 def test_text_of_data_is_shown_as_it_is():
@@ -41,7 +44,7 @@ def test_text_of_data_is_shown_as_it_is():
     ticks = figure["layout"]["xaxis"]["ticktext"]
     assert ticks == ["␣&lt;b&gt;hi&lt;/b&gt;", "⏎%&#123;x}", "…", "a" * 13 + "…"]
     assert figure["layout"]["title"]["text"] == "x &lt;i&gt;"
-    assert "<b>␣&lt;b&gt;hi" in figure["data"][0]["hovertext"][0][0]
+    assert "1: ␣&lt;b&gt;hi" in cell(figure["data"][0], 0, 0)
 
 
 def test_parts_are_named_where_they_begin():
@@ -50,11 +53,11 @@ def test_parts_are_named_where_they_begin():
         (-0.5, "user"),
         (1.5, "think"),
     ]
-    assert [it["x0"] for it in layout["shapes"]] == [1.5]
+    assert {it["x0"] for it in layout["shapes"]} == {1.5}
 
 
 def test_colours_lie_evenly_around_the_middle():
-    (heat,) = draw()["data"]
+    heat = draw()["data"][0]
     assert heat["zmin"] + heat["zmax"] == pytest.approx(1)
     assert 1 < heat["zmax"] <= 2
     (flat,) = draw(np.full((2, 4), 0.5))["data"]
@@ -82,3 +85,10 @@ def test_long_examples_are_cut_and_say_so():
 def test_nothing_to_draw_is_an_error(tokens, layers):
     with pytest.raises(ConfigError, match="no token or no layer"):
         draw(np.zeros((len(layers), len(tokens))), tokens, layers)
+
+
+def test_of_many_tokens_some_are_labelled():
+    tokens = [(i, f"t{i}", "text") for i in range(200)]
+    axis = draw(np.zeros((2, 200)), tokens)["layout"]["xaxis"]
+    assert axis["tickvals"] == list(range(0, 200, 3))
+    assert axis["ticktext"][:2] == ["t0", "t3"]

@@ -109,7 +109,9 @@ def test_traits_are_drawn_apart_and_against_one_another():
     for trait in ("<i>", "rude"):
         assert f"cosine_raw_{trait}" in result.figures
     for name in ("cosine_raw_<i>", "traits"):
-        text = json.dumps(json.loads(result.figures[name]))  # plotly writes < as a code
+        figure = json.loads(result.figures[name])  # plotly writes < as a code
+        assert "<i>" in figure["layout"].pop("meta")["trait"]
+        text = json.dumps(figure)
         assert "&lt;i&gt;" in text
         assert "<i>" not in text
     layout = json.loads(result.figures["traits"])["layout"]

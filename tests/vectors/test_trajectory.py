@@ -142,8 +142,9 @@ def test_the_null_of_a_stage_that_is_joined_to_no_other_is_a_bar():
 def test_intervals_are_bands_along_the_line():
     data = json.loads(trajectories(sweep()).figures["cosine_raw"])["data"]
     bands = [it for it in data if it.get("fill") and it["legendgroup"] == "cosine"]
-    assert bands[0]["y"][:4] == pytest.approx([-0.03, 0.15, 0.25, 0.07])
-    assert bands[0]["y"].count(None) == len(STEPS) - 1
+    assert bands[0]["y"][:4] == pytest.approx([-0.03, 0.15, 0.65, 0.85])  # lower ends, ascending
+    assert bands[0]["y"][4:8] == pytest.approx([0.95, 0.75, 0.25, 0.07])  # upper ends, back
+    assert bands[0]["y"].count(None) == 1
 
 
 def test_the_second_scale_is_drawn_only_where_it_differs():

@@ -1,0 +1,105 @@
+"""Numbers along training: chains, bands and what the pointer shows."""
+
+import json
+import math
+
+import plotly.graph_objects as go
+import pytest
+
+from olmo_stages.errors import ConfigError
+from olmo_stages.figures.axis import Axis
+from olmo_stages.figures.trajectory import Height, Line, View, trajectory
+from olmo_stages.types import Measurement
+from tests.figures.hovered import texts
+
+LABELS = ["base", "sft", "dpo", "other"]
+AXIS = Axis(
+    at={label: float(i) for i, label in enumerate(LABELS)},
+    ticks={label: label for label in LABELS},
+    titles=(),
+    joins=(("base", "sft"), ("sft", "dpo"), ("base", "other")),
+    told={label: f"stage {label}" for label in LABELS},
+)
+
+
+def row(label, value, **changes):
+    given = {"ci_low": value - 0.1, "ci_high": value + 0.1, "n": 40, "n_groups": 10, "p": 0.01}
+    return Measurement("cosine", value, label, **{**given, **changes})
+
+
+def line(**values):
+    rows = {label: row(label, value) for label, value in values.items()}
+    return Line("cosine", rows, "#5490fc")
+
+
+WHOLE = line(base=0.4, sft=0.5, dpo=0.6, other=0.7)
+
+
+def draw(views, axis=AXIS, **options):
+    given = {"title": "t", "height": Height("cosine")} | options
+    figure = json.loads(trajectory(views, axis, **given))
+    go.Figure(figure)  # checks every property
+    return figure
+
+
+def path(figure):
+    return next(
+        it for it in figure["data"] if it["mode"] == "lines" and it["line"].get("width") == 2
+    )
+
+
+def test_lines_follow_the_lineage_and_a_branch_begins_anew():
+    found = path(draw([View("v", [WHOLE])]))
+    assert found["x"] == [0, 1, 2, None, 0, 3, None]
+    assert found["y"] == [0.4, 0.5, 0.6, None, 0.4, 0.7, None]
+
+
+def test_bands_end_where_an_interval_is_missing():
+    rows = dict(WHOLE.rows) | {"sft": row("sft", 0.5, ci_low=None, ci_high=None)}
+    (band,) = [
+        it for it in draw([View("v", [Line("cosine", rows, "#5490fc")])])["data"] if it.get("fill")
+    ]
+    assert band["x"] == [0, 3, 3, 0, 0, None]
+    assert band["y"] == pytest.approx([0.3, 0.6, 0.8, 0.5, 0.3, None])
+
+
+def test_hover_tells_all_that_is_known():
+    rows = dict(WHOLE.rows) | {"dpo": row("dpo", 0.6, null=0.2, p_max=0.03, note="<b>odd")}
+    markers = next(
+        it
+        for it in draw([View("v", [Line("cosine", rows, "#5490fc")])])["data"]
+        if it["mode"] == "markers"
+    )
+    for part in [
+        "stage dpo",
+        "0.600 [0.500, 0.700]",
+        "null median 0.200",
+        "n = 40, groups = 10",
+        "p = 0.01",
+        "p over layers = 0.03",
+        "&lt;b&gt;odd",
+    ]:
+        assert part in texts(markers)[2]
+
+
+def test_undefined_values_are_gaps_and_nothing_is_an_error():
+    found = path(draw([View("v", [line(base=0.4, sft=math.nan, dpo=0.6, other=0.7)])]))
+    assert found["x"] == [0, 3, None]
+    with pytest.raises(ConfigError, match="nothing to draw"):
+        draw([View("v", [line(base=math.nan)])])
+
+
+def test_a_menu_where_there_are_several_views():
+    figure = draw([View("one", [WHOLE]), View("<b>two", [WHOLE])], first=1)
+    (menu,) = figure["layout"]["updatemenus"]
+    assert menu["active"] == 1
+    assert [it["label"] for it in menu["buttons"]] == ["one", "&lt;b&gt;two"]
+    assert "updatemenus" not in draw([View("one", [WHOLE])])["layout"]
+
+
+def test_caption_and_rows_are_with_the_figure():
+    meta = draw([View("v", [WHOLE])], caption="Of groups.")["layout"]["meta"]
+    assert (meta["caption"], meta["metric"]) == ("Of groups.", ["cosine"])
+    named = Axis(AXIS.at, AXIS.ticks, (("base stage1", 0.0, 2.0),), AXIS.joins, AXIS.told)
+    stretched = draw([View("v", [WHOLE])], named, caption="Of groups.", rows=[row("base", 1.0)])
+    assert "logarithm of the step" in stretched["layout"]["meta"]["caption"]
