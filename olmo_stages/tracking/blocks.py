@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo_stages.document import Grid, Section, Source, Study
+from olmo_stages.document import Grid, Section, Shift, Source, Study
 from olmo_stages.tracking import library, markdown, panels
 from olmo_stages.tracking.runsets import Home, artifact_url, run_sets, run_url
 from olmo_stages.tracking.sent import Sent
+from olmo_stages.types import Measurement
 
 _MOST_ROWS = 50
 _MOST_NUMBERS = 6
@@ -22,19 +23,8 @@ def opening(study: Study, sent: Sequence[Sent]) -> list[Any]:
     for name in ("question", "prediction"):
         if text := getattr(study, name):
             asked.append(_markdown(f"**{name.capitalize()}**: {markdown.escaped(text)}"))
-    unchanged = {
-        shift.row
-        for edge in study.edges
-        for shift in edge.shifts
-        if shift.holds_unchanged and shift.row is not None
-    }
-    unknown = [
-        f"{edge.stage}, {shift.change.name}: {shift.why}"
-        for edge in study.edges
-        for shift in edge.shifts
-        if shift.row is None and shift.why
-    ]
-    lineage = [_markdown(markdown.table(study.lead, unchanged)), *_bullets(unknown)]
+    lineage = [_markdown(markdown.table(study.lead, _unchanged(study)))]
+    lineage += _bullets(_reasons(study))
     return [
         *asked,
         *_missing_runs(study, sent),
@@ -98,6 +88,34 @@ def provenance(study: Study) -> list[Any]:
     return [*blocks, *_collapsed({"Models, data and code of each job": [_json(sources)]})]
 
 
+def _unchanged(study: Study) -> set[Measurement]:
+    """The numbers of the lead table whose interval holds the value of two equal models.
+
+    Also those that compare with another stage than the parent, which no edge carries.
+    """
+    changes = dict.fromkeys(shift.change for edge in study.edges for shift in edge.shifts)
+    return {
+        cell
+        for row in study.lead.rows
+        for cell in row
+        if isinstance(cell, Measurement)
+        for it in changes
+        if (cell.metric, cell.variant)
+        in {(it.metric, it.variant), (it.metric_across, it.variant_across)}
+        and Shift(it, "", cell).holds_unchanged
+    }
+
+
+def _reasons(study: Study) -> list[str]:
+    """Why numbers of edges are not known, or what is to be known about them; each reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for edge in study.edges:
+        for shift in edge.shifts:
+            if shift.why and (shift.row is None or shift.row.note != shift.why):
+                found.setdefault((shift.change.name, shift.why), []).append(edge.stage)
+    return [f"{name} of {', '.join(stages)}: {why}" for (name, why), stages in found.items()]
+
+
 def _missing_runs(study: Study, sent: Sequence[Sent]) -> list[Any]:
     """Say what the panels cannot show."""
     wr = library.reports()
@@ -110,7 +128,7 @@ def _missing_runs(study: Study, sent: Sequence[Sent]) -> list[Any]:
     if waiting:
         said.append(
             f"{waiting} of {len(sent)} runs were not uploaded when this report was made; "
-            "its panels show them once `wandb sync` has uploaded them."
+            "its panels show them once wandb sync has uploaded them."
         )
     return [wr.CalloutBlock(" ".join(said))] if said else []
 

@@ -79,7 +79,7 @@ def save(
     """
     sent = sent_of(study)
     lines = sync_lines(study, entity or "", project or "")
-    with surroundings(folder):
+    with surroundings(folder.absolute()):
         target = _Target(
             entity or _usual([it.entity for it in sent]) or _setting("entity"),
             project or _usual([it.project for it in sent]) or _setting("project") or _PROJECT,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from olmo_stages import tracking
+from olmo_stages.document import Grid
 from olmo_stages.records import Job, mark_digest, read_mark, write
 from olmo_stages.tracking import Wandb, library, panels, reachability, reports
 from olmo_stages.tracking.run_layout import history, summary
@@ -183,10 +184,36 @@ def test_text_of_the_study_stays_text(tmp_path):
     assert [it for it in told if it not in whole] == []
 
 
-def test_the_lineage_marks_what_is_not_distinguishable_and_says_what_is_not_known(tmp_path):
-    text = json.dumps(spec_of(reports.build(study(tmp_path), project="p")))
-    assert "think&#95;dpo, probe&#58; its job failed" in text
-    assert "not distinguishable from no change" in text
+def cells_of(spec, head):
+    """Cells of the first table below a head."""
+    blocks = spec["blocks"]
+    heads = [it["children"][0].get("text") if "children" in it else None for it in blocks]
+    below = blocks[heads.index(head) + 1 :]
+    table = next(it["content"] for it in below if "| ---" in it.get("content", ""))
+    return [it.content for it in rendered(table) if it.type == "inline"]
+
+
+def test_the_lineage_marks_what_is_not_distinguishable_from_no_change(tmp_path):
+    given = study(tmp_path)
+    clear = dataclasses.replace(documents.row("auroc_difference", 0.5, "s"), variant="best_layer")
+    near = dataclasses.replace(clear, value=0.05, ci_low=-0.05, ci_high=0.15)
+    other = dataclasses.replace(near, metric="no change of any edge")
+    lead = Grid(("stage", "against base"), tuple((it.metric, it) for it in (clear, near, other)))
+    cells = cells_of(
+        spec_of(reports.build(dataclasses.replace(given, lead=lead))), "What each stage changed"
+    )
+    assert ["≈" in it for it in cells[3:8:2]] == [False, True, False]
+    assert "not distinguishable from no change" in cells[-1]
+
+
+def test_what_an_edge_does_not_carry_has_its_reason_once(tmp_path):
+    given = study(tmp_path)
+    edge = given.edges[-1]
+    given = dataclasses.replace(
+        given, edges=(*given.edges, dataclasses.replace(edge, stage="think_rlvr"))
+    )
+    text = json.dumps(spec_of(reports.build(given, project="p")))
+    assert text.count("probe of think&#95;dpo, think&#95;rlvr&#58; its job failed") == 1
 
 
 def test_folders_of_the_machine_are_not_sent(tmp_path):
