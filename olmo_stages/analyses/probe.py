@@ -22,6 +22,7 @@ from olmo_stages.estimates import unequal_groups
 from olmo_stages.figures import layer_curves
 from olmo_stages.heldout import HeldOut, Where
 from olmo_stages.nested import Kind, fit, permutation_null
+from olmo_stages.probing import captions
 from olmo_stages.probing.assembly import DIFFERENCE_STAGES, stage_differences
 from olmo_stages.probing.comparison import BEST_LAYER, DIFFERENCE, PROBE, comparison
 from olmo_stages.probing.control import control
@@ -308,6 +309,7 @@ class _Run:
                     "auroc",
                     title=f"Probe AUROC by layer, {self.stage.label}",
                     y_label="AUROC on held-out groups",
+                    caption=captions.of_curves(self.own.auroc.n_groups, null=bool(self.p)),
                     chance=0.5,
                 )
             },

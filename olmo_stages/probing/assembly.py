@@ -13,10 +13,11 @@ import numpy as np
 
 from olmo_stages.edges import turned
 from olmo_stages.estimates import LEVEL
-from olmo_stages.figures import stage_matrix
+from olmo_stages.figures import of_jobs, stage_curves, stage_matrix
 from olmo_stages.heldout import Where
 from olmo_stages.lineage import lineage_order
-from olmo_stages.probing.comparison import DIFFERENCE, differences
+from olmo_stages.probing import captions
+from olmo_stages.probing.comparison import DIFFERENCE, PROBE, REFERENCE, differences
 from olmo_stages.probing.kept import Kept, read
 from olmo_stages.types import Finished, Measurement, Result
 
@@ -94,7 +95,7 @@ def stage_differences(jobs: Sequence[Finished]) -> Result | None:
     apart = [row for row in whole if _leaves_out_zero(row)]
     return Result(
         measurements=tuple(rows),
-        figures=_figures(rows, order),
+        figures=_figures(rows, order, jobs),
         headline={"stages": len(order), "pairs": len(whole), "intervals without 0": len(apart)},
         warnings=(*_multiple(len(whole), len(apart)), *map(": ".join, _listed(said))),
     )
@@ -149,19 +150,51 @@ def _listed(said: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
         yield what, "; ".join(pairs)
 
 
-def _figures(rows: Sequence[Measurement], order: Sequence[str]) -> dict[str, str]:
-    if not rows:
-        return {}
+def _figures(
+    rows: Sequence[Measurement], order: Sequence[str], jobs: Sequence[Finished]
+) -> dict[str, str]:
+    figures = {"stages": _matrix(rows, order)} if rows else {}
+    # Of several jobs about one model, e.g. against two references, one tells of it.
+    curves = list(
+        {
+            (row.variant, row.reference or row.stage, row.layer): row
+            for job in reversed(jobs)
+            for row in job.result.measurements
+            if row.metric == "auroc" and row.variant in {PROBE, REFERENCE}
+        }.values()
+    )
+    if curves:
+        null = any(row.null is not None for row in curves)
+        drawn = stage_curves(
+            curves,
+            "auroc",
+            title="Probe AUROC by layer",
+            y_label="AUROC on held-out groups",
+            caption=captions.of_all_stages(curves[0].n_groups, null=null),
+            variant=PROBE,
+            of_reference=REFERENCE,
+            chance=0.5,
+            labels=order,
+        )
+        figures["auroc"] = of_jobs(drawn)
+    return figures
+
+
+def _matrix(rows: Sequence[Measurement], order: Sequence[str]) -> str:
     reach = max((abs(row.value) for row in rows if math.isfinite(row.value)), default=0.0)
     reach = max(math.ceil(reach * 20) / 20, _LEAST_COLOUR)
-    # Of a figure each cell is read by itself, so that both directions are drawn.
+    n_pairs = sum(row.layer is None for row in rows)
+    # Each cell of the figure is read by itself, so that both directions are drawn.
     back = [replace(turned(row, "negated"), note=row.note) for row in rows]
-    drawn = stage_matrix(
+    return stage_matrix(
         [*rows, *back],
         DIFFERENCE_STAGES,
         order=order,
-        title="Difference in probe AUROC: stage less reference",
+        title="Difference in probe AUROC, stage less reference",
+        caption=captions.of_differences(rows[0].n_groups, n_pairs),
         limits=(-reach, reach),
         symmetric=False,
+        behind=rows,
+        signed=True,
+        whole="best layer",
     )
-    return {"stages": drawn}

@@ -10,6 +10,9 @@ from olmo_stages.types import Activations, Measurement
 PROBE = "probe"
 """Variant of what is said of the probes themselves, by layer."""
 
+REFERENCE = "reference"
+"""Variant of what is said of the reference's own probes, by layer."""
+
 BEST_LAYER = "best_layer"
 """Variant of the layer that each fold's training set chose."""
 
@@ -38,8 +41,8 @@ def comparison(
         said.append(f"{label} has other layers: no difference or transfer by layer")
         return differences(where, nested, None), said
     rows = differences(where, nested, stage.auroc - reference.auroc)
-    rows += where.rows("auroc", "reference", reference.auroc)
-    rows += where.rows("balanced_accuracy", "reference", reference.accuracy)
+    rows += where.rows("auroc", REFERENCE, reference.auroc)
+    rows += where.rows("balanced_accuracy", REFERENCE, reference.accuracy)
     widths = ours.values.shape[2], theirs.values.shape[2]
     if widths[0] != widths[1]:
         return rows, [*said, f"d_model {widths[0]} and {widths[1]}: no transfer"]

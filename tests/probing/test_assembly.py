@@ -132,6 +132,15 @@ def test_a_pair_is_seen_as_its_own_job_saw_it():
     assert [row.value for row in found] == [row.value for row in own]
 
 
+def test_a_stage_with_two_references_is_one_stage():
+    given = source({"base": 1, "think_sft": 2, "think_dpo": 3})
+    jobs = [finish(DPO, BASE, given), finish(DPO, THINK, given), finish(THINK, BASE, given)]
+    found = across(jobs)
+    assert found.headline["pairs"] == 3
+    names = [it["name"] for it in json.loads(found.figures["auroc"])["data"]]
+    assert names.count("think_dpo") == 1
+
+
 def test_what_is_not_of_this_kind_is_left_out():
     job = finish(THINK, BASE, source({}))
     bare = replace(job, stage="think_dpo", result=replace(job.result, tables={}))
@@ -200,10 +209,23 @@ def test_many_pairs_are_warned_of_and_one_is_not(planted):
 
 
 def test_the_figure_shows_both_directions_around_0(planted):
-    trace = json.loads(across(planted).figures["stages"])["data"][0]
+    figure = json.loads(across(planted).figures["stages"])
+    trace = figure["data"][0]
     assert trace["zmin"] == -trace["zmax"]
     assert trace["z"][2][0] == -trace["z"][0][2]
     assert trace["z"][2][0] < -0.2
+    assert trace["text"][2][0].startswith("-0.")
+    assert trace["text"][0][2].startswith("+0.")
+    menu = [it["label"] for it in figure["layout"]["updatemenus"][0]["buttons"]]
+    assert menu == ["best layer", "layer 0 full attention", "layer 1 full attention"]
+    assert "over 16 groups" in figure["layout"]["meta"]["caption"]
+    assert "3 pairs" in figure["layout"]["meta"]["caption"]
+
+
+def test_every_stage_has_a_curve_and_the_reference_one(planted):
+    figure = json.loads(across(planted).figures["auroc"])
+    assert {it["name"] for it in figure["data"]} >= {"base (reference)", "think_sft", "think_dpo"}
+    assert figure["layout"]["meta"]["of"] == "jobs"
 
 
 def noise(stage, seed):
