@@ -186,3 +186,19 @@ def test_caption_axes_and_rows_can_be_given():
     assert layout["meta"]["caption"] == "Of groups."
     assert (layout["meta"]["metric"], layout["meta"]["trait"]) == (["trait_cosine"], ["kind"])
     assert layout["xaxis"]["title"]["text"] == "trait"
+
+
+def test_a_difference_has_signs_and_colours_that_part_in_the_middle():
+    two = [row("think_sft", "base", -0.25, None), row("think_dpo", "base", 0.0, None)]
+    options = {"limits": (-0.5, 0.5), "symmetric": False}
+    signed = draw(two, signed=True, whole="best layer", **options)["data"][0]
+    assert (signed["name"], signed["text"][1][0], signed["text"][2][0]) == (
+        "best layer",
+        "-0.250",
+        "+0.000",
+    )
+    plain = draw(two, **options)["data"][0]
+    assert (plain["name"], plain["text"][2][0]) == ("all layers", "0.000")
+    middle = {place: colour for place, colour in signed["colorscale"]}[0.5]
+    assert middle == "#f0f0f0"
+    assert plain["colorscale"] != signed["colorscale"]
