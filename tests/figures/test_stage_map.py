@@ -199,6 +199,6 @@ def test_a_difference_has_signs_and_colours_that_part_in_the_middle():
     )
     plain = draw(two, **options)["data"][0]
     assert (plain["name"], plain["text"][2][0]) == ("all layers", "0.000")
-    middle = {place: colour for place, colour in signed["colorscale"]}[0.5]
+    middle = dict(signed["colorscale"])[0.5]
     assert middle == "#f0f0f0"
     assert plain["colorscale"] != signed["colorscale"]

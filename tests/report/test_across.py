@@ -327,7 +327,7 @@ def test_what_a_process_that_knows_the_analysis_assembled_is_shown_by_one_that_d
 def test_the_packages_own_analyses_are_imported_by_name(sweep):
     name = "olmo_stages.analyses.probe"
     statuses = [finish(sweep, target=f"{name}.Probe")]
-    assert assemble(sweep, statuses) == []  # it has no `across`
+    assert assemble(sweep, statuses) == []  # it kept nothing to put together
     assert name in sys.modules
     assert assemble(sweep, [finish(sweep, target="olmo_stages.analyses.nothing.X")]) == []
 
