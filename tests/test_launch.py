@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from olmo_stages import launch
+from olmo_stages import launch, results
 from olmo_stages.cli import app
+from olmo_stages.errors import StoreError
 from olmo_stages.records import read
+from olmo_stages.report import page
 from olmo_stages.statuses import Status, read_statuses
 
 QUICK = [
@@ -145,7 +147,7 @@ def test_a_sweep_shows_one_table_and_survives_a_failing_job(run, checkpoints, tm
         "-m", f"model.path={checkpoints[0]},{missing},{checkpoints[1]}", "model=custom", *QUICK
     )
     assert code == 1
-    assert len(folders(tmp_path / "outputs")) == 2
+    assert len(folders(tmp_path / "outputs" / "probe")) == 2
     assert "nowhere" in err
     table = out[out.rindex("best layer") :]
     assert "first" in table
@@ -264,10 +266,11 @@ def norms(run, checkpoints, tmp_path, monkeypatch):
     (tmp_path / "conf" / "analysis").mkdir(parents=True)
     (tmp_path / "conf" / "analysis" / "norms.yaml").write_text(f"_target_: {name}.Norms\n")
 
-    def go(*paths, source=NORMS):
+    def go(*options, paths=checkpoints, source=NORMS):
         (tmp_path / f"{name}.py").write_text(source)
-        arguments = ["model=custom", "data.vocabulary=miniature", "tracking=none", "sweep=s"]
-        chosen = ",".join(map(str, paths or checkpoints))
+        tracking = [] if any(it.startswith("tracking=") for it in options) else ["tracking=none"]
+        arguments = ["model=custom", "data.vocabulary=miniature", "sweep=s", *tracking, *options]
+        chosen = ",".join(map(str, paths))
         conf = ["--config-dir", str(tmp_path / "conf"), "-m", "analysis=norms"]
         return run(*conf, *arguments, f"model.path={chosen}")
 
@@ -299,7 +302,7 @@ def test_a_sweep_whose_jobs_are_done_is_assembled_again(norms, tmp_path):
 
 
 def test_the_jobs_that_are_done_are_seen_together_when_another_failed(norms, checkpoints, tmp_path):
-    code, out, _ = norms(checkpoints[0], tmp_path / "nowhere")
+    code, out, _ = norms(paths=(checkpoints[0], tmp_path / "nowhere"))
     assert code == 1
     assert "1 jobs together" in out
 
@@ -316,15 +319,102 @@ def test_what_cannot_be_assembled_costs_neither_the_table_nor_the_exit_code(norm
 
 
 def test_the_report_of_a_sweep_shows_its_jobs_together(norms, tmp_path, monkeypatch):
-    _, out, _ = norms()
+    _, out, _ = norms("report=false")
     table = out[out.index("sweep: outputs/sweeps/s") :].partition("\n")[2]
-    done = CliRunner().invoke(app, ["report", "outputs/sweeps/s"])
+    arguments = ["report", "outputs/sweeps/s", "--all"]
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert done.output.endswith(table)
+    assert table in done.output
     monkeypatch.delitem(sys.modules, "norms_across")  # as in a process of its own
-    assert CliRunner().invoke(app, ["report", "outputs/sweeps/s"]).output.endswith(table)
+    assert table in CliRunner().invoke(app, arguments).output
     (tmp_path / "outputs/sweeps/s/across/norms.truth_miniature/result.json").unlink()
-    assert "together" not in CliRunner().invoke(app, ["report", "outputs/sweeps/s"]).output
+    assert "jobs together" not in CliRunner().invoke(app, arguments).output
+
+
+REPORT = "outputs/sweeps/s/report"
+SAID = [f"table: {REPORT}/measurements.parquet", f"page: {REPORT}/index.html"]
+
+
+def test_a_sweep_ends_with_its_table_and_its_page(norms, tmp_path):
+    code, out, err = norms()
+    assert (code, "no report" in err) == (0, False)
+    assert out.splitlines()[-2:] == SAID
+    assert "2 jobs: norms of 2 stages" in out
+    page = (tmp_path / REPORT / "index.html").read_text()
+    assert "first" in page
+    frame = results.load(tmp_path / REPORT / "measurements.parquet")
+    assert set(frame["metric"]) == {"norm", "ratio"}
+
+
+def test_a_sweep_ends_without_a_report_where_none_is_wanted(norms, tmp_path):
+    code, out, _ = norms("report=false")
+    assert code == 0
+    assert "page:" not in out
+    assert not (tmp_path / REPORT).exists()
+
+
+def test_the_report_of_a_sweep_tells_of_the_job_that_failed(norms, checkpoints, tmp_path):
+    code, out, _ = norms(paths=(checkpoints[0], tmp_path / "nowhere"))
+    assert code == 1
+    assert out.splitlines()[-2:] == SAID
+    assert "nowhere" in (tmp_path / REPORT / "index.html").read_text()
+
+
+def test_a_sweep_of_which_nothing_is_done_has_no_report(norms, tmp_path):
+    code, out, _ = norms(paths=(tmp_path / "nowhere", tmp_path / "neither"))
+    assert code == 1
+    assert "page:" not in out
+    assert not (tmp_path / REPORT).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            KeyError("caption"),
+            "no report: KeyError: 'caption'; olmo-stages report outputs/sweeps/s",
+        ),
+        (StoreError("cannot write x"), "no report: cannot write x; olmo-stages report"),
+        (KeyboardInterrupt(), "no report: interrupted; olmo-stages report outputs/sweeps/s"),
+    ],
+)
+def test_a_fault_in_the_report_is_one_line_and_costs_nothing(norms, monkeypatch, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(page, "write", fail)
+    code, out, err = norms()
+    assert code == 0
+    assert "sweep: outputs/sweeps/s" in out
+    assert "first" in out
+    (line,) = [it for it in err.splitlines() if "no report" in it]
+    assert line.startswith(said)
+
+
+def test_a_report_makes_neither_another_sweep_nor_other_jobs(norms, tmp_path):
+    norms("report=false")
+    before = folders(tmp_path / "outputs" / "norms")
+    code, out, _ = norms("report=true")
+    assert code == 0
+    assert out.count("already done") == 2
+    assert folders(tmp_path / "outputs" / "norms") == before
+    assert len([*(tmp_path / "outputs/sweeps/s/jobs").iterdir()]) == 2
+
+
+def test_a_single_run_says_how_to_get_a_page_and_makes_none(run, checkpoints, tmp_path):
+    code, out, _ = run(*custom(checkpoints[0]), "sweep=s+p")
+    assert code == 0
+    assert out.splitlines()[-1] == "as a page: olmo-stages report outputs/sweeps/s+p"
+    assert not (tmp_path / "outputs/sweeps/s+p/report").exists()
+
+
+def test_the_runs_that_wait_for_upload_are_named_once(norms, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    code, out, _ = norms("tracking=wandb")
+    assert code == 0
+    lines = [it for it in out.splitlines() if it.startswith("W&B, to upload: ")]
+    assert lines == ["W&B, to upload: wandb sync outputs/wandb"]
+    assert out.index(lines[0]) > out.index("sweep: outputs/sweeps/s")
 
 
 CKA = [
