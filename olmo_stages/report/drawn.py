@@ -12,12 +12,16 @@ import pandas as pd
 from olmo_stages.document import Choice, Figure
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.figures.overlay import stage_curves
+from olmo_stages.report.captions import said_of
 from olmo_stages.report.kept import Done, Kept
 from olmo_stages.report.parts import Part
 from olmo_stages.types import Measurement
 
 _REFERENCE = "reference"
 """Variant of what a job says of its reference as it says it of its stage."""
+
+_OF_JOBS = "jobs"
+"""What a figure of all jobs together says it is of, where it draws their own numbers."""
 
 _BREAK = re.compile(r"<br\s*/?>")
 # What the titles of the figures of several jobs have in common ends in such words.
@@ -98,11 +102,13 @@ def figures(part: Part, labels: Sequence[str] = ()) -> tuple[tuple[Figure, ...],
         labels: of all stages of the report, so that each looks the same in every figure.
     """
     notes: list[str] = []
-    found = [
-        *_overlay(part, labels, notes),
-        *_of_jobs(part, notes),
-        *_of_all(part, notes),
-    ]
+    of_all = list(_of_all(part, notes))
+    main = main_rows(part)
+    over_layers = [it for it in of_all if main is not None and _shows(it, main)]
+    if main is not None and not over_layers:
+        over_layers = list(_overlay(part, main, labels, notes))
+    rest = [it for it in of_all if it not in over_layers]
+    found = [*over_layers, *_of_jobs(part, notes), *rest]
     keys = _unique([_safe(it.key) for it in found])
     named = [
         Figure(key, it.title, it.caption, it.choices) for key, it in zip(keys, found, strict=True)
@@ -110,10 +116,19 @@ def figures(part: Part, labels: Sequence[str] = ()) -> tuple[tuple[Figure, ...],
     return tuple(named), tuple(notes)
 
 
-def _overlay(part: Part, labels: Sequence[str], notes: list[str]) -> Iterator[Figure]:
+def _shows(figure: Figure, main: Main) -> bool:
+    """Whether the analysis itself has drawn its main number of all jobs, over layers."""
+    meta = _meta(json.loads(figure.choices[0].plotly))
+    return (
+        meta.get("of") == _OF_JOBS
+        and main.metric in _listed(meta.get("metric"))
+        and main.variant in _listed(meta.get("variant"))
+    )
+
+
+def _overlay(part: Part, main: Main, labels: Sequence[str], notes: list[str]) -> Iterator[Figure]:
     """All stages over layers, a choice for each trait; nothing for a single job."""
-    main = main_rows(part)
-    if main is None or len(part.jobs) < 2:
+    if len(part.jobs) < 2:
         return
     title = f"{main.name} by layer, all stages"
     found = [row for rows in main.of_jobs for row in rows]
@@ -135,7 +150,7 @@ def _overlay(part: Part, labels: Sequence[str], notes: list[str]) -> Iterator[Fi
                 main.metric,
                 title=f"{title}: {name}" if name else title,
                 y_label=main.name,
-                caption=_said(behind),
+                caption=said_of(behind),
                 variant=main.variant,
                 of_reference=_REFERENCE,
                 labels=labels,
@@ -145,7 +160,7 @@ def _overlay(part: Part, labels: Sequence[str], notes: list[str]) -> Iterator[Fi
             continue
         choices.append(Choice(name, drawn, behind))
     if choices:
-        yield Figure("all-stages", title, _told(choices[0]).caption, tuple(choices))
+        yield Figure("by-layer", title, _told(choices[0]).caption, tuple(choices))
 
 
 def _of_jobs(part: Part, notes: list[str]) -> Iterator[Figure]:
@@ -167,25 +182,29 @@ def _of_all(part: Part, notes: list[str]) -> Iterator[Figure]:
     if part.whole is None:
         return
     for key in part.whole.figures:
-        choices = list(_read(part.whole, key, "", notes))
+        choices = list(_read(part.whole, key, "", notes, part.jobs))
         if choices:
             yield _together(f"all-{key}", choices)
 
 
-def _read(kept: Kept, key: str, name: str, notes: list[str]) -> Iterator[Choice]:
+def _read(
+    kept: Kept, key: str, name: str, notes: list[str], jobs: Sequence[Done] = ()
+) -> Iterator[Choice]:
     try:
         text = kept.figure(key)
         drawn = json.loads(text)
     except (StoreError, ValueError) as error:
         notes.append(f"figure {key} is left out: {error}")
         return
-    yield Choice(name, text, _behind(kept.frame, key, _meta(drawn)))
+    meta = _meta(drawn)
+    frames = [it.frame for it in jobs] if meta.get("of") == _OF_JOBS else [kept.frame]
+    yield Choice(name, text, pd.concat([_behind(it, key, meta) for it in frames]))
 
 
 def _together(key: str, choices: Sequence[Choice]) -> Figure:
     told = [_told(choice) for choice in choices]
     title = _common([it.title for it in told]) or key.replace("_", " ")
-    caption = told[0].caption or _said(choices[0].rows)
+    caption = told[0].caption or said_of(choices[0].rows)
     return Figure(key, title, caption, tuple(choices))
 
 
@@ -214,6 +233,10 @@ def _part(drawn: Any, name: str) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of
     return found if isinstance(found, Mapping) else {}
 
 
+def _listed(values: object) -> list[object]:
+    return values if isinstance(values, list) else [values]
+
+
 def _behind(frame: pd.DataFrame, key: str, meta: Mapping[str, Any]) -> pd.DataFrame:
     """The rows that a figure draws: those that it names, or those of the metric of its name."""
     named = {name: meta[name] for name in ("metric", "variant", "trait") if name in meta}
@@ -221,50 +244,12 @@ def _behind(frame: pd.DataFrame, key: str, meta: Mapping[str, Any]) -> pd.DataFr
         return frame.loc[frame["metric"] == key]
     chosen = pd.Series(data=True, index=frame.index)
     for name, values in named.items():
-        chosen &= frame[name].isin(values if isinstance(values, list) else [values])
+        chosen &= frame[name].isin(_listed(values))
     return frame.loc[chosen]
 
 
 def _frame_of(rows: Sequence[Measurement]) -> pd.DataFrame:
     return pd.DataFrame([vars(row) for row in rows])
-
-
-def _said(rows: pd.DataFrame) -> str:
-    """What a caption can say from rows alone."""
-    if rows.empty:
-        return "Drawn by the analysis, which does not say from which of its numbers."
-    said: list[str] = []
-    if size := size_of(rows):
-        said.append(f"{size}.")
-    if _given(rows, "ci_low"):
-        said.append("Intervals are over groups, the units that were resampled.")
-    else:
-        said.append("The numbers have no interval.")
-    if _given(rows, "null"):
-        said.append("Null: the median of the null distribution of each number.")
-    if _given(rows, "p_max"):
-        said.append("p is also given against the null of the maximum over layers.")
-    return " ".join(said)
-
-
-def size_of(rows: pd.DataFrame) -> str:
-    """How many examples and groups numbers are of; empty where they do not say."""
-    n, groups = (_range(rows[name].tolist()) for name in ("n", "n_groups"))
-    if not n:
-        return ""
-    return f"{n} examples in {groups} groups" if groups else f"{n} examples"
-
-
-def _given(rows: pd.DataFrame, name: str) -> bool:
-    return any(it is not None and it == it for it in rows[name].tolist())
-
-
-def _range(values: Sequence[int]) -> str:
-    known = [it for it in values if it > 0]
-    if not known:
-        return ""
-    least, most = min(known), max(known)
-    return str(most) if least == most else f"{least} to {most}"
 
 
 def _common(titles: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from olmo_stages.report.tree import size_of
 from olmo_stages.types import Change, Measurement
 
 _DIGITS = 8
+_LONGEST = 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +125,7 @@ def _keys(groups: Sequence[Group]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "section"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:_LONGEST] or "section"
 
 
 def _tells(groups: Sequence[Group]) -> list[dict[str, str]]:

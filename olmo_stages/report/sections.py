@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from olmo_stages.document import Cell, Grid, Section
+from olmo_stages.report.captions import size_of
 from olmo_stages.report.carried import with_states
-from olmo_stages.report.drawn import figures, job_names, main_rows, size_of
+from olmo_stages.report.drawn import figures, job_names, main_rows
 from olmo_stages.report.findings import extremes
 from olmo_stages.report.kept import Done
 from olmo_stages.report.parts import Part

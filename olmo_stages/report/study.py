@@ -172,7 +172,8 @@ def _against(jobs: Pool, stages: Tree) -> str:
     if len(references) == 1:
         return f", {every}compared with {next(iter(references))}"
     to_parents = all(
-        stages.parents[Place(size_of(job), job.stage)] == Place(size_of(job), job.reference)
+        job.provenance["config"].get("reference") == "parent"
+        or stages.parents[Place(size_of(job), job.stage)] == Place(size_of(job), job.reference)
         for job in compared
     )
     whom = ("its parent" if every else "their parents") if to_parents else "other stages"

@@ -1,10 +1,11 @@
 """The lineage that the stages of a study are part of, made whole from the catalogue.
 
 A stage is a label in a size: the same label in two sizes is two stages. Revisions of a stage are a
-chain in the order of training, between the stage's parent and the stage.
+chain in the order of training, between the stage's parent and the stage; they are a branch of their
+own where the stage itself was compared with its parent, since that is what its edge is asked for.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -101,7 +102,8 @@ def tree(pool: Pool) -> Tree:
             undone.setdefault(place, []).append(it)
             found.setdefault(place)
     direct = {place: parent for it in found for place, parent in above.line(it)}
-    parents = _chained(direct)
+    compared = {(Place(size_of(job), job.stage), job.reference) for job in pool.done}
+    parents = _chained(direct, compared)
     ordered = {place: parents[place] for place in _descending(parents)}
     return Tree(ordered, _names(ordered), frozenset(measured), undone)
 
@@ -187,11 +189,14 @@ def _name(label: str) -> str:
     return label.removesuffix(_RANDOM).partition("@")[0]
 
 
-def _chained(direct: Mapping[Place, Place | None]) -> dict[Place, Place | None]:
+def _chained(
+    direct: Mapping[Place, Place | None], compared: Collection[tuple[Place, str]]
+) -> dict[Place, Place | None]:
     """Parents, with revisions of a stage one after another in the order of training.
 
-    Where runs that were trained side by side meet, e.g. in their merge, none is the parent of the
-    other: all come from the parent of the stage.
+    A stage that was itself compared with its parent stays below it. Where runs that were trained
+    side by side meet, e.g. in their merge, none is the parent of the other: all come from the
+    parent of the stage.
     """
     parents = dict(direct)
     for size in dict.fromkeys(place.size for place in direct):
@@ -201,8 +206,11 @@ def _chained(direct: Mapping[Place, Place | None]) -> dict[Place, Place | None]:
             if _name(one) == _name(other):
                 before.setdefault(other, []).append(one)
         for label, earlier in before.items():
-            if len(earlier) == 1:
-                parents[Place(size, label)] = Place(size, earlier[0])
+            place = Place(size, label)
+            parent = direct[place]
+            is_measured = parent is not None and (place, parent.label) in compared
+            if len(earlier) == 1 and not (is_measured and "@" not in label):
+                parents[place] = Place(size, earlier[0])
     return parents
 
 

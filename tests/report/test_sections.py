@@ -259,3 +259,25 @@ def test_what_is_no_json_is_left_out_with_a_note(sweep):
     found, notes = figures(only(sweep))
     assert found == ()
     assert "figure odd is left out" in notes[0]
+
+
+def test_where_an_analysis_draws_all_stages_itself_no_second_figure_is_made(sweep, monkeypatch):
+    told = {"metric": ["score"], "variant": [""], "trait": [""]}
+
+    def across(_):
+        return Result((), figures={"map": drawn("Map"), "over": drawn("Over", of="jobs", **told)})
+
+    analysis(monkeypatch, across=across)
+    for stage in (SFT, DPO):
+        finish(sweep, stage, BASE, layers(stage.label, "base"))
+    over, rest = figures(only(sweep))[0]
+    assert (over.key, rest.key) == ("all-over", "all-map")
+    assert list(over.choices[0].rows["stage"]) == ["think_sft"] * 2 + ["think_dpo"] * 2
+
+
+def test_long_names_make_short_keys_that_differ(sweep):
+    for end in "ab":
+        finish(sweep, data="x" * 90 + end)
+    keys = [it.key for it in found(sweep)]
+    assert len(set(keys)) == 2
+    assert max(map(len, keys)) < 64

@@ -240,7 +240,7 @@ def test_an_analysis_without_a_change_has_a_complete_section(sweep, monkeypatch)
     assert found.lead.columns == ("stage", "parent", "norm")
     assert [it.shifts for it in found.edges] == [(), ()]
     (section,) = found.sections
-    assert [it.key for it in section.figures] == ["all-stages"]
+    assert [it.key for it in section.figures] == ["by-layer"]
     assert list(section.tables) == ["norm by layer"]
 
 

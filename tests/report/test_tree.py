@@ -50,7 +50,7 @@ def test_revisions_are_a_chain_in_the_order_of_training(sweep):
     for revision in ("stage2-step100", "stage1-step200", "stage1-step50"):
         finish(sweep, Stage("base", "tiny", "miniature", revision), BASE)
     finish(sweep, Stage("think_sft", "tiny", "miniature", "step20", parent=BASE), BASE)
-    finish(sweep, SFT, BASE)
+    finish(sweep, SFT, None)
     assert parents(sweep) == {
         "base@stage1-step50": "",
         "base@stage1-step200": "base@stage1-step50",
@@ -58,6 +58,18 @@ def test_revisions_are_a_chain_in_the_order_of_training(sweep):
         "base": "base@stage2-step100",
         "think_sft@step20": "base",
         "think_sft": "think_sft@step20",
+    }
+
+
+def test_a_stage_that_was_compared_with_its_parent_stays_below_it(sweep):
+    steps = [Stage("think_sft", "tiny", "miniature", f"step{n}", parent=BASE) for n in (40, 20)]
+    for stage in (*steps, SFT):
+        finish(sweep, stage, BASE)
+    assert parents(sweep) == {
+        "base": "",
+        "think_sft@step20": "base",
+        "think_sft@step40": "think_sft@step20",
+        "think_sft": "base",
     }
 
 
