@@ -77,7 +77,7 @@ class Carried:
             their parents only, or with several others.
         """
         pairs = {
-            Place(size, job.stage): job.reference
+            (Place(size, job.stage), job.reference)
             for part, _ in column.given
             for size in part.sizes
             for job in part.jobs
@@ -85,7 +85,7 @@ class Carried:
         }
         others = {
             reference
-            for place, reference in pairs.items()
+            for place, reference in pairs
             if self.tree.parents[place] != Place(place.size, reference)
         }
         if len(others) != 1:
@@ -94,7 +94,7 @@ class Carried:
         return reference, {
             place: self._shift(column, Place(place.size, reference), place)
             for place in self.tree.parents
-            if pairs.get(place) == reference
+            if (place, reference) in pairs
         }
 
     def _shift(self, column: Column, parent: Place, place: Place) -> Shift:

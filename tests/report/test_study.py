@@ -90,6 +90,27 @@ def test_against_one_reference_a_further_column_says_how_far(sweep):
     assert "compared with base" in found.asked
 
 
+@pytest.mark.usefixtures("mine")
+def test_a_stage_compared_with_its_parent_and_another_has_both_numbers(sweep):
+    for stage, reference, value in ((SFT, BASE, 0.9), (DPO, BASE, 0.3), (DPO, SFT, 0.1)):
+        finish(sweep, stage, reference, [moved(value, stage.label, reference.label)])
+    found = study.build([sweep])
+    assert found.lead.columns == ("stage", "parent", "moved", "moved against base")
+    assert [tuple(it.value for it in row[2:]) for row in found.lead.rows] == [
+        (0.9, 0.9),
+        (0.1, 0.3),
+    ]
+
+
+@pytest.mark.usefixtures("mine")
+def test_against_several_other_stages_there_is_no_further_column(sweep):
+    rlvr = lookup("think_rlvr", "tiny")
+    for stage, reference in ((DPO, BASE), (rlvr, SFT)):
+        finish(sweep, stage, reference, [moved(0.5, stage.label, reference.label)])
+    assert study.build([sweep]).lead.columns[:3] == ("stage", "parent", "moved")
+    assert not any("against" in it for it in study.build([sweep]).lead.columns)
+
+
 def test_an_edge_is_filled_from_what_all_jobs_say_together(sweep, mine):
     def across(jobs):
         row = Measurement("moved_stages", -0.4, jobs[0].stage, jobs[1].stage, variant="raw")
