@@ -310,6 +310,8 @@
       }
       this.graph.setAttribute("aria-label", `Plot: ${this.name}. The numbers are behind the button Data.`);
       const { data, layout } = dressed(this.choice.figure, this.width);
+      // What the reader hid or zoomed stays when only colours or the width change.
+      layout.uirevision = [this.choice.name, ...this.views.map(({ select }) => select.value)].join("|");
       try {
         Plotly.react(this.graph, data, layout, CONFIG);
         this.views.forEach((view) => view.apply(this.graph));
@@ -331,7 +333,7 @@
         select.selectedIndex = before >= 0 ? before : Math.max(0, menu.active ?? 0);
         const apply = (graph) => {
           const { method, args } = menu.buttons[select.selectedIndex];
-          Plotly[method](graph, ...structuredClone(args));
+          return Plotly[method](graph, ...structuredClone(args));
         };
         select.addEventListener("change", () => this.draw());
         return { select, apply };
@@ -352,13 +354,17 @@
     async save(format) {
       if (!this.graph) return;
       const { data, layout } = inLight(() => dressed(this.choice.figure, 900));
-      const current = this.graph.data;
-      data.forEach((trace, index) => { if (current[index]?.visible !== undefined) trace.visible = current[index].visible; });
       const title = this.choice.figure.layout.title?.text ?? forPlotly(this.name);
       Object.assign(layout, { paper_bgcolor: "#ffffff", title: { text: title, x: 0.02, xanchor: "left", font: { size: 16 } } });
-      layout.margin = { ...layout.margin, t: layout.margin.t + 36 };
+      layout.margin.t += 36;
+      layout.height += 36;
+      const sheet = make("div");
+      await Plotly.newPlot(sheet, data, layout);
+      for (const view of this.views) await view.apply(sheet);
+      await Plotly.restyle(sheet, { visible: this.graph.data.map((it) => it.visible ?? true) });
       const filename = [this.element.dataset.file, this.choice.name].filter(Boolean).join("-").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 100);
-      await Plotly.downloadImage({ data, layout }, { format, filename, width: 900, height: layout.height + 36, scale: format === "png" ? 2 : 1 });
+      await Plotly.downloadImage(sheet, { format, filename, width: 900, height: layout.height, scale: format === "png" ? 2 : 1 });
+      Plotly.purge(sheet);
     }
   }
 
