@@ -198,16 +198,21 @@ def _curve(line: _Line) -> dict[str, Any]:
 
 
 def _nulls(lines: Sequence[_Line]) -> dict[str, Any] | None:
-    """The nulls of all stages, which often coincide, as one trace that breaks between stages."""
+    """The nulls of all stages, which often coincide, as one trace that breaks between stages.
+
+    One entry of the legend then shows or hides them all; dots have the colours of the stages.
+    """
     x: list[int | None] = []
     y: list[float | None] = []
     rows: list[Measurement] = []
     names: list[str] = []
+    colours: list[str] = []
     for line in lines:
         own = [row for row in line.rows if or_gap(row.null) is not None]
         for row in own + own[-1:]:
             rows.append(row)
             names.append(escape(line.name))
+            colours.append(line.style.colour)
             x.append(row.layer)
             y.append(row.null)
         if own:
@@ -220,8 +225,9 @@ def _nulls(lines: Sequence[_Line]) -> dict[str, Any] | None:
         "name": "null (median)",
         "legendgroup": "reading",
         "legendgrouptitle": {"text": "To compare with"},
-        "mode": "lines",
+        "mode": "lines+markers",
         "line": {"color": GREY, "dash": "dot", "width": 1},
+        "marker": {"symbol": "circle", "size": 4, "color": colours},
         **fields("<b>null</b>", [("of ", names), ("", _layers(rows)), *of_nulls(rows, "layers")]),
         "connectgaps": False,
     }
@@ -322,8 +328,9 @@ def _read_as(caption: str, *, far: bool | None) -> str:
     if not caption:
         return caption
     said = (
-        f"{caption} Colour: path of the lineage; shade, dash and symbol: stage; bold, shaded "
-        "layers: full attention; whiskers, from the menu: intervals."
+        f"{caption} Colour: path of the lineage; shade, dash and symbol: stage; small dots of "
+        "nulls: the stage's colour; bold, shaded layers: full attention; whiskers, from the menu: "
+        "intervals."
     )
     if far:
         said += (

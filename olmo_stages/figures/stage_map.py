@@ -215,9 +215,7 @@ def _traces(
 
 
 def _heat(view: _View, order: Sequence[str], *, signed: bool) -> dict[str, Any]:
-    # Few stages leave room for three digits, which tell 0.998 from 1.
-    # Of a difference two would show most as 0.
-    digits, sign = (3 if signed or len(order) <= _FEW else 2), ("+" if signed else "")
+    sign = "+" if signed else ""
     grid = [[(stage, reference) for reference in order] for stage in order]
     known = [pair for line in grid for pair in line if view.values.get(pair) is not None]
     said = _hover(view, known)
@@ -233,9 +231,7 @@ def _heat(view: _View, order: Sequence[str], *, signed: bool) -> dict[str, Any]:
         data = dict(zip(known, said["customdata"], strict=True))
         heat["customdata"] = [[data.get(pair) for pair in row] for row in grid]
     if len(order) <= _MOST_NUMBERS:
-        heat["text"] = [
-            [_in_cell(view.values.get(pair), digits, sign) for pair in row] for row in grid
-        ]
+        heat["text"] = [[_in_cell(view.values.get(pair), sign) for pair in row] for row in grid]
         heat["texttemplate"] = "%{text}"
     return heat
 
@@ -275,8 +271,8 @@ def _hover(view: _View, pairs: Sequence[_Pair]) -> dict[str, Any]:
     return fields(head + view.name, [*found, *columns(rows, "layers")])
 
 
-def _in_cell(value: float | None, digits: int, sign: str) -> str:
-    return "" if value is None else f"{value:{sign}.{decimals(value, digits, 4)}f}"
+def _in_cell(value: float | None, sign: str) -> str:
+    return "" if value is None else f"{value:{sign}.{decimals(value, 3, 4)}f}"
 
 
 def _buttons(views: Sequence[_View], owners: Sequence[int]) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def draw(measurements, **options):
 
 
 def lines(figure):
-    return {it["name"]: it for it in figure["data"] if it["mode"] == "lines+markers"}
+    return {it["name"]: it for it in figure["data"] if it["legendgroup"] != "reading"}
 
 
 def menus(figure):
@@ -164,6 +164,8 @@ def test_nulls_are_one_dotted_trace_that_breaks_between_stages():
     assert null["line"]["dash"] == "dot"
     assert null["x"] == [0, 1, 2, 3, None] * 5
     assert null["y"][:5] == [0.5, 0.501, 0.502, 0.503, None]
+    colours = [style.colour for style in styles(STAGES).values()]
+    assert null["marker"]["color"][::5] == colours
     for part in ["of think_sft", "null median 0.501", "value 0.631", "n = 40", "p = 0.01"]:
         assert part in texts(null)[6]
     without = draw(rows(null=None))

@@ -109,7 +109,7 @@ def test_few_stages_have_their_values_written_in_the_cells(n, written):
     trace = draw([row("step1", "step0", 0.75)], order)["data"][0]
     assert ("texttemplate" in trace) is written
     if written:
-        assert [it for line in trace["text"] for it in line if it] == ["0.75", "0.75"]
+        assert [it for line in trace["text"] for it in line if it] == ["0.750", "0.750"]
 
 
 def test_hover_tells_what_is_known():
