@@ -151,7 +151,8 @@ class Edge:
     Args:
         parent: label.
         stage: label.
-        shifts: one for each section whose analysis has a `Change`, in the order of the sections.
+        shifts: one for each number that edges carry, the same ones in the same order on every edge:
+            of each section whose analysis has a `Change`, or of each of its traits.
     """
 
     parent: str
