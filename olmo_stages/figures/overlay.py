@@ -95,7 +95,7 @@ def stage_curves(  # noqa: PLR0913  (keywords of one figure)
     known = any(_reach(row) != (0.0, 0.0) for row in rows)
     figure = go.Figure(
         layout={
-            **frame(title, _read_as(caption, far=far), rows, menu=known or far is not None),
+            **frame(title, _read_as(caption, rows, far=far), rows, menu=known or far is not None),
             "xaxis": axis(types),
             "yaxis": {**AXIS, "automargin": True},
             "shapes": stripes(types),
@@ -324,20 +324,22 @@ def _intervals(n_lines: int, *, right: bool) -> dict[str, Any]:
     return menu(buttons, int(n_lines <= _FEW), right=right)
 
 
-def _read_as(caption: str, *, far: bool | None) -> str:
+def _read_as(caption: str, rows: Sequence[Measurement], *, far: bool | None) -> str:
     if not caption:
         return caption
-    said = (
-        f"{caption} Colour: path of the lineage; shade, dash and symbol: stage; small dots of "
-        "nulls: the stage's colour; bold, shaded layers: full attention; whiskers, from the menu: "
-        "intervals."
-    )
+    nulls = any(or_gap(row.null) is not None for row in rows)
+    said = [
+        caption,
+        "Colour: path of the lineage; shade, dash and symbol: stage; "
+        + ("dots of nulls: the stage's colour; " if nulls else "")
+        + "bold, shaded layers: full attention; whiskers, from the menu: intervals.",
+    ]
     if far:
-        said += (
-            " At first the distance from 1 is drawn on a logarithmic axis, lower = nearer to 1; "
-            "the menu has the values."
+        said.append(
+            "At first the distance from 1 is drawn on a logarithmic axis, lower = nearer to 1; the "
+            "menu has the values."
         )
-    return said
+    return " ".join(said)
 
 
 def _far(rows: Sequence[Measurement], chance: float | None) -> bool | None:

@@ -13,6 +13,7 @@ from olmo_stages.errors import ConfigError, DataError, PairingError
 from olmo_stages.types import Activations, Analysis, Example, Reading
 from olmo_stages.vectors.files import TraitVector
 from tests.fakes import BASE, THINK, FakeSource, grouped_examples
+from tests.figures.told import captions
 
 TYPES = ["sliding_attention", "full_attention"]
 EXACT = 1e-6  # activations are float32
@@ -692,6 +693,18 @@ def test_figures_of_tokens_show_text_as_it_is(with_tokens):
         assert "&lt;b&gt;%&#123;x}" in json.dumps(figure["layout"])
     assert "parts" in result.figures
     assert result.headline["think - answer"]
+
+
+def test_captions_say_what_was_resampled_and_which_null():
+    examples = grouped_examples(12)
+    source = TokenSource(examples, token_values(examples))
+    options = {"n_resamples": 123, "n_permutations": 19}
+    said = captions(run(source, stage=BASE, reference=None, tokens=True, **options))
+    assert "123 resamples" in said["projection"]
+    assert "19 relabellings" in said["auroc"]
+    assert "refitted" in said["auroc"]
+    assert "widened" in said["parts"]
+    assert any("No interval" in it or "no interval" in it for it in said.values())
 
 
 def test_no_figures_of_tokens_on_request():

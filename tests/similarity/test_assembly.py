@@ -10,6 +10,7 @@ from olmo_stages import records
 from olmo_stages.analyses.cka import across
 from olmo_stages.types import Finished
 from tests.fakes import BASE, THINK
+from tests.figures.told import behind, captions
 from tests.similarity.analysed import DPO, QUICK, compare, faults, given, related, rows, warned
 from tests.similarity.literal import debiased_cka_of_groups
 
@@ -121,6 +122,19 @@ def test_order_is_that_of_the_lineage_whatever_that_of_the_jobs(source, found):
     turned = across(chain(source)[::-1])
     assert turned.measurements == found.measurements
     assert from_json(turned.figures["stages_raw"]).layout.xaxis.ticktext == matrix.xaxis.ticktext
+
+
+def test_figures_say_what_was_resampled_and_which_rows_they_are_made_of(source, found):
+    said = captions(found)
+    assert "jackknife intervals over groups (20)" in said["stages_raw"]
+    assert "best of several is not in them" in said["best_match_raw"]
+    assert "bootstrap intervals over 20 groups" in said["diagonals"]
+    assert "No null was run" in said["diagonals"]
+    permuted = captions(across(chain(source, n_permutations=5)))["diagonals"]
+    assert "Dotted: median over permutations of the rows" in permuted
+    assert behind(found, "stages_raw") == rows(found, "debiased_cka_stages", "raw")
+    meta = from_json(found.figures["diagonals"]).layout.meta
+    assert (meta["of"], meta["metric"], meta["variant"]) == ("jobs", ["debiased_cka"], ["raw"])
 
 
 def test_a_stage_of_no_lineage_comes_last(source):

@@ -7,6 +7,7 @@ import pytest
 from plotly.io import from_json
 
 from tests.fakes import BASE, THINK
+from tests.figures.told import behind, captions
 from tests.similarity.analysed import (
     DPO,
     QUICK,
@@ -72,6 +73,28 @@ def test_figures_can_be_drawn(found):
         "floor: random initialisation",
         "ceiling: two halves of the stage (no upper bound)",
     } <= curves
+
+
+def test_captions_say_what_was_resampled_and_which_null(found, alone):
+    said = captions(found)
+    (n_groups,) = {row.n_groups for row in found.measurements}
+    for name in ("map_raw", "diagonal", "distance"):
+        assert f"{n_groups} groups" in said[name]
+    few = captions(compare(related(), **QUICK | {"n_permutations": 7, "n_resamples": 123}))
+    assert "7 permutations of the rows" in few["map_raw"]
+    assert "over 7 permutations" in few["diagonal"]
+    assert "123 resamples" in few["diagonal"]
+    without = captions(compare(related(), **QUICK | {"n_permutations": 0, "n_halves": 0}))
+    assert "No null was run" in without["map_raw"]
+    assert "Ceiling" in said["diagonal"]
+    assert "Ceiling" not in without["diagonal"]
+    assert "No null is drawn" in captions(alone)["diagonal"]  # 1 by construction
+
+
+def test_figures_name_the_rows_behind_them(found):
+    assert behind(found, "map_raw") == rows(found, "debiased_cka_map", "raw")
+    assert {row.metric for row in behind(found, "diagonal")} == {"debiased_cka"}
+    assert {row.variant for row in behind(found, "distance")} <= {"raw", "standardised"}
 
 
 def test_colours_of_both_maps_are_those_of_all_scores(found):

@@ -12,6 +12,7 @@ from rich.console import Console
 from olmo_stages.records import Job
 from olmo_stages.report.terminal import best_layer, comparison_table, job_table
 from tests.fakes import BASE, THINK
+from tests.figures.told import behind, captions
 from tests.similarity.analysed import rows
 from tests.vectors.planted import QUICK, compare, contrast_examples, planted, shuffled
 
@@ -64,6 +65,28 @@ def test_the_mean_is_that_of_the_layers(found):
     lows = [row.ci_low for row in rows(found, "corrected_cosine")]
     row = rows(found, "corrected_cosine_mean", layer_type="")[0]
     assert row.ci_low == pytest.approx(np.mean(lows))
+
+
+def test_captions_say_what_was_resampled_and_which_null(found):
+    said = captions(found)
+    assert "jackknife intervals over groups" in said["cosine_raw"]
+    assert "bootstrap intervals over groups, widened" in said["transfer"]
+    few = {"n_permutations": 19, "n_unrelated": 7, "n_resamples": 123}
+    told = captions(compare(planted(), **QUICK | few))
+    assert "19 relabellings" in told["cosine_raw"]
+    assert "7 random splits" in told["cosine_raw"]
+    assert "123 resamples" in told["transfer"]
+    none = captions(compare(planted(), **QUICK | {"n_permutations": 0, "n_unrelated": 0}))
+    assert "No null was run" in none["cosine_raw"]
+    assert "relabelling" not in none["cosine_raw"]
+
+
+def test_figures_name_the_rows_behind_them(found):
+    metrics = {row.metric for row in behind(found, "cosine_raw")}
+    assert metrics == {"cosine", "corrected_cosine", "null_cosine"}
+    assert {row.metric for row in behind(found, "distance")} == {"cosine", "null_cosine"}
+    assert {row.variant for row in behind(found, "reliability")} == {"stage:raw", "reference:raw"}
+    assert len(behind(found, "transfer")) == 12
 
 
 def test_figures_are_plotly(found):

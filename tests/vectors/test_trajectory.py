@@ -9,6 +9,7 @@ import pytest
 
 from olmo_stages.types import Finished, Measurement, Result
 from olmo_stages.vectors.trajectory import trajectories
+from tests.figures.told import behind, captions
 
 STEPS = {"stage1-step0": 0.02, "stage1-step100": 0.2, "stage1-step300": 0.7, "stage2-step200": 0.9}
 LAYERS = {0: "sliding_attention", 3: "full_attention"}
@@ -145,6 +146,18 @@ def test_intervals_are_bands_along_the_line():
     assert bands[0]["y"][:4] == pytest.approx([-0.03, 0.15, 0.65, 0.85])  # lower ends, ascending
     assert bands[0]["y"][4:8] == pytest.approx([0.95, 0.75, 0.25, 0.07])  # upper ends, back
     assert bands[0]["y"].count(None) == 1
+
+
+def test_figures_say_which_null_and_which_rows():
+    result = trajectories(sweep())
+    said = captions(result)
+    assert "shuffled labels, the same in both stages" in said["cosine_raw"]
+    assert "unrelated" not in said["cosine_raw"]  # these jobs have no such null
+    assert "No null" in said["separation"]
+    metrics = {row.metric for row in behind(result, "cosine_raw")}
+    names = ("cosine", "corrected_cosine", "reliability")
+    assert metrics == {f"{name}_trajectory" for name in names}
+    assert {row.variant for row in behind(result, "separation")} == {"fixed", "own"}
 
 
 def test_the_second_scale_is_drawn_only_where_it_differs():
