@@ -144,7 +144,8 @@ def test_running_again_redoes_nothing_and_force_redoes(run, checkpoints, tmp_pat
 def test_a_sweep_shows_one_table_and_survives_a_failing_job(run, checkpoints, tmp_path):
     missing = tmp_path / "nowhere"
     code, out, err = run(
-        "-m", f"model.path={checkpoints[0]},{missing},{checkpoints[1]}", "model=custom", *QUICK
+        *("-m", f"model.path={checkpoints[0]},{missing},{checkpoints[1]}", "model=custom"),
+        *("report=false", *QUICK),
     )
     assert code == 1
     assert len(folders(tmp_path / "outputs" / "probe")) == 2
