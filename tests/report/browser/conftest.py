@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from filelock import FileLock
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ABSENT = "no browser: install Debian's chromium, or name one in OLMO_STAGES_CHROMIUM"
@@ -19,7 +20,7 @@ def executable():
 
 @pytest.fixture(scope="session")
 def browser():
-    """Started once a worker; its tests are skipped where there is none, and fail where one must be."""
+    """Started once a worker. Without one its tests are skipped, or fail where one must be there."""
     found = executable()
     if found is None and os.environ.get("OLMO_STAGES_REQUIRE_BROWSER") == "1":
         pytest.fail(ABSENT)
@@ -72,3 +73,56 @@ def opened(browser):
         context.close()
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def written(outputs, tmp_path_factory):
+    """The page of the sweep, made once, whichever worker comes first."""
+    from olmo_stages.report import page, study
+
+    made = outputs.parent.parent / "written"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            copied = tmp_path_factory.mktemp("report") / "outputs"
+            shutil.copytree(outputs, copied)
+            built = study.build([copied / "sweeps" / "post_training"])
+            page.write(built, copied.parent / "index.html")
+            copied.parent.rename(made)
+    return made / "index.html"
+
+
+@pytest.fixture(scope="session")
+def frame(written):
+    """All measurements of the sweep."""
+    from olmo_stages import results
+
+    return results.load(written.parent / "outputs" / "sweeps" / "post_training")
+
+
+@pytest.fixture(scope="session")
+def by_hand(tmp_path_factory):
+    """The page of the small study that is made by hand."""
+    from olmo_stages.report import page
+    from tests import documents
+
+    path = tmp_path_factory.mktemp("by_hand") / "index.html"
+    page.write(documents.study(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def window(opened, written):
+    """The page of the sweep, opened once, since drawing all figures takes seconds."""
+    with opened(written) as (page, watch):
+        page.wait_for_selector('body[data-figures="drawn"]', state="attached", timeout=60_000)
+        yield page, watch
+
+
+@pytest.fixture
+def shown(window, written):
+    """The page of the sweep; a test leaves it as it was, and nothing may be complained of."""
+    page, watch = window
+    yield page
+    page.evaluate("document.getElementById('data').close()")  # a failed test may leave it open
+    assert watch.complaints == []
+    assert watch.requests == [written.as_uri()]

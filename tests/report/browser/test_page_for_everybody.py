@@ -1,0 +1,176 @@
+"""The page of a report in the dark, by keyboard, on a phone, on paper, and to a screen reader."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.report.browser.in_page import (
+    COLOURS,
+    CONTRASTS,
+    FOCUSED,
+    PALE,
+    TOO_WIDE,
+    UNREACHED,
+)
+
+DESK = {"width": 1280, "height": 900}
+# A plot is a drawing with a label, and its numbers are in a table; what is inside is plotly's.
+OUTSIDE_PLOTS = {"exclude": [[".plot"]]}
+
+
+def wear(page, scheme):
+    """Have the system light or dark, and wait until the plots follow."""
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(
+        "background => getComputedStyle(document.body).backgroundColor === background && "
+        "getComputedStyle(document.body).color === "
+        "getComputedStyle(document.querySelector('.plot .xtick text')).fill",
+        arg={"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme],
+    )
+
+
+# Light and dark
+
+
+def test_the_theme_button_and_the_system_turn_everything(shown):
+    light = shown.evaluate(COLOURS)
+    wear(shown, "dark")
+    dark = shown.evaluate(COLOURS)
+    assert all(one != other for one, other in zip(light, dark, strict=True))
+    wear(shown, "light")
+    shown.locator("#theme").click()  # light
+    shown.locator("#theme").click()  # dark
+    assert shown.evaluate(COLOURS) == dark
+    shown.locator("#theme").click()  # automatic
+    assert shown.evaluate(COLOURS) == light
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_of_plots_and_lineage_can_be_read(shown, scheme):
+    wear(shown, scheme)
+    texts = shown.locator(".plot .xtick text, .plot .ytick text, .infolayer text, .lineage text")
+    found = texts.evaluate_all(CONTRASTS)
+    wear(shown, "light")
+    assert len(found) > 50
+    assert {text: ratio for text, ratio in found if ratio < 4.5} == {}
+
+
+def test_a_pale_text_is_noticed(opened, tmp_path):
+    pale = tmp_path / "pale.html"
+    pale.write_text(PALE)
+    with opened(pale) as (page, _):
+        (found,) = page.locator("text").evaluate_all(CONTRASTS)
+        assert found == ["pale", pytest.approx(1.61, abs=0.01)]
+        named = {it["id"] for it in Axe().run(page).response["violations"]}
+    assert {"color-contrast", "image-alt"} <= named
+
+
+def test_the_chosen_theme_outlives_a_reload(opened, by_hand):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    with opened(by_hand) as (page, _):
+        before = page.evaluate(paper)
+        page.locator("#theme").click()
+        page.locator("#theme").click()
+        chosen = page.evaluate(paper)
+        page.reload(wait_until="domcontentloaded")
+        assert page.evaluate(paper) == chosen != before
+
+
+# Without sight, without a mouse
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_barrier(shown, scheme):
+    wear(shown, scheme)
+    # Colours are all that differs in the dark.
+    options = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+    found = Axe().run(shown, OUTSIDE_PLOTS, {"resultTypes": ["violations"], **options})
+    wear(shown, "light")
+    worst = [it for it in found.response["violations"] if it["impact"] in {"serious", "critical"}]
+    assert [(it["id"], [node["html"][:90] for node in it["nodes"][:3]]) for it in worst] == []
+
+
+def test_everything_is_reached_by_keyboard_and_seen_there(shown):
+    shown.locator("#theme").focus()
+    shown.keyboard.press("Shift+Tab")
+    for _ in range(600):
+        found = shown.evaluate(FOCUSED)
+        if found is None or found["again"]:
+            break
+        assert found["seen"], found["what"]
+        assert found["inside"], found["what"]
+        shown.keyboard.press("Tab")
+    assert shown.evaluate(UNREACHED) == []
+
+
+def test_the_skip_link_leads_past_the_contents(opened, by_hand):
+    with opened(by_hand) as (page, _):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "skip"
+        assert page.locator("#skip").bounding_box()["x"] >= 0
+        page.keyboard.press("Enter")
+        assert page.evaluate("location.hash") == "#main"
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_numbers_tell_more_on_hover_and_on_focus(shown):
+    mark = shown.locator('.lineage .mark[data-state="differs"]').first
+    mark.scroll_into_view_if_needed()
+    mark.hover()
+    tip = shown.locator("#tip")
+    said = tip.inner_text()
+    assert "n = 40 in 10 groups" in said
+    assert re.search(r"\d\.\d+ \[", said)
+    shown.keyboard.press("Escape")
+    assert not tip.is_visible()
+    mark.focus()
+    assert tip.inner_text() == said
+    assert mark.get_attribute("aria-describedby") == "tip"
+    mark.evaluate("it => it.blur()")
+
+
+def test_without_scripts_everything_but_the_plots_is_there(opened, written):
+    with opened(written, java_script_enabled=False) as (page, watch):
+        text = page.locator("body").inner_text()
+        assert "need JavaScript" in text
+        assert page.locator(".lineage .mark .value").count() > 20
+        assert page.locator("#lead tbody tr").count() > 10
+        assert watch.complaints == []
+
+
+# On paper and on a phone
+
+
+def test_it_prints_light_and_without_controls(opened, by_hand):
+    with opened(by_hand, color_scheme="dark") as (page, watch):
+        page.wait_for_selector('body[data-figures="drawn"]', state="attached")
+        plots = page.locator("figure .plot svg.main-svg")
+        assert len(page.pdf()) > 20_000
+        page.emulate_media(media="print", color_scheme="dark")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        controls = page.locator("button, input, nav, .modebar, #tip, #skip")
+        seen = controls.evaluate_all("all => all.filter(it => it.checkVisibility()).length")
+        assert seen == page.locator("th button").count()  # heads of columns, which are text
+        assert plots.first.is_visible()
+        assert paper in {"rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}
+        assert watch.complaints == []
+
+
+def test_nothing_is_wider_than_the_paper(opened, written):
+    paper = {"width": 700, "height": 1000}  # A4 less its margins
+    with opened(written, java_script_enabled=False, viewport=paper) as (page, _):
+        page.emulate_media(media="print")
+        wide = page.locator("svg.lineage, table.grid, pre").evaluate_all(TOO_WIDE, 700)
+    assert wide == []
+
+
+def test_a_phone_scrolls_no_page_sideways(shown):
+    shown.set_viewport_size({"width": 390, "height": 800})
+    shown.wait_for_timeout(300)
+    width = shown.evaluate("document.documentElement.scrollWidth")
+    plots = shown.locator(".plot").evaluate_all("them => them.map(it => it.scrollWidth)")
+    shown.set_viewport_size(DESK)
+    assert width <= 390
+    assert max(plots) <= 390
