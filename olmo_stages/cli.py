@@ -123,7 +123,7 @@ def examine(
 @app.command()
 def report(  # noqa: PLR0913  (options of the command line)
     sweeps: Annotated[
-        list[Path], typer.Argument(metavar="SWEEP...", help="OUTPUTS/sweeps/NAME, one or more.")
+        list[Path], typer.Argument(metavar="SWEEP", help="OUTPUTS/sweeps/NAME, one or more.")
     ],
     output: Annotated[
         Path | None,
@@ -135,17 +135,19 @@ def report(  # noqa: PLR0913  (options of the command line)
     ] = None,
     format: Annotated[
         Literal["text", "json", "csv", "md"],
-        typer.Option(help="Not text: only the lead table on standard output, the rest on error."),
+        typer.Option(
+            help="Of the lead table; with json, csv or md, standard output has nothing else."
+        ),
     ] = "text",
     everything: Annotated[  # noqa: FBT002  (a flag of the command line)
-        bool, typer.Option("--all", help="Also the tables of every job and of each analysis.")
+        bool, typer.Option("--all", help="Also the tables of each analysis: jobs, stage x stage.")
     ] = False,
     wandb: Annotated[  # noqa: FBT002  (a flag of the command line)
         bool, typer.Option("--wandb", help="Also build a report and a workspace in W&B.")
     ] = False,
-    page: Annotated[  # noqa: FBT002  (a flag of the command line)
-        bool, typer.Option("--page/--no-page", help="Write the page, or the table only.")
-    ] = True,
+    no_page: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--no-page", help="Write the table only.")
+    ] = False,
     show: Annotated[  # noqa: FBT002  (a flag of the command line)
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
@@ -158,11 +160,11 @@ def report(  # noqa: PLR0913  (options of the command line)
     """  # noqa: DOC501
     from olmo_stages.report.delivery import Wanted, deliver
 
-    if show and not page:
+    if show and no_page:
         raise typer.BadParameter("--open needs the page; leave --no-page out")
     if everything and format != "text":
         raise typer.BadParameter("--all is for --format text")
-    deliver(sweeps, Wanted(output, format, everything, wandb, page, show))
+    deliver(sweeps, Wanted(output, format, everything, wandb, not no_page, show))
 
 
 @app.command("export")
