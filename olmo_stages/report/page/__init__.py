@@ -105,7 +105,7 @@ def _provenance(study: Study) -> dict[str, Grid]:
     data = {(it.data, it.data_digest) for it in study.sources}
     tables = {
         "Models": Grid(("stage", "weights"), tuple(sorted(models))),
-        "Data": Grid(("data", "digest of its texts and labels"), tuple(sorted(data))),
         "Versions": Grid(("software", "version"), tuple(study.versions.items())),
+        "Data": Grid(("data", "digest of its texts and labels"), tuple(sorted(data))),
     }
     return {title: grid for title, grid in tables.items() if grid.rows}
