@@ -30,7 +30,7 @@ _NUMBERS = {
 }
 """What is given of a number besides its value, and which field of a measurement it is."""
 _FORMULA = ("=", "+", "-", "@")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()|~])")
 
 
 def formatted(study: Study, form: Format) -> str:
