@@ -43,6 +43,7 @@ bench: $(READY)  ## speed against other ways of doing the same, side by side
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cka_map.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cosine_null.py
 	$(BIN)/python benchmarks/load_memory.py
+	$(BIN)/python benchmarks/report_page.py
 
 clean:  ## remove the virtual environment and caches of tools, never results
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis

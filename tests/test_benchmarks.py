@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from rich.table import Table
 
 from olmo_stages.similarity.linear import BiasedCKA
 from olmo_stages.stages import conf_folder
@@ -30,6 +31,11 @@ def cka_map():
 @pytest.fixture(scope="module")
 def cosine_null():
     return benchmark("cosine_null")
+
+
+@pytest.fixture(scope="module")
+def report_page():
+    return benchmark("report_page")
 
 
 def test_our_probes_score_as_the_scikit_learn_loop_does(probe_fits):
@@ -96,3 +102,34 @@ def test_the_benchmark_stops_at_a_null_that_differs_from_the_loop(cosine_null, m
     monkeypatch.setattr(cosine_null.Units, "sums", lambda self, x: x[self.order[self.starts]])
     with pytest.raises(AssertionError, match="ours differs from the loop"):
         cosine_null.main(["--small"])
+
+
+def test_reports_are_timed_with_and_without_what_is_assembled(report_page, capsys, monkeypatch):
+    monkeypatch.setattr(report_page, "apart", report_page.report)  # a process of its own takes long
+    report_page.main(["--small"])
+    shown = capsys.readouterr().out
+    assert "report of 2 stages x 3 analyses" in shown
+    assert "4, nothing assembled" in shown
+    assert "4, assembled" in shown
+
+
+def test_a_report_that_misses_a_target_is_told(report_page):
+    found = {"seconds": dict.fromkeys(report_page.PHASES, 4.0), "bytes": 10**7, "memory": 0}
+    table = Table(*["head"] * 12)
+    report_page.row(table, "slow", found | {"figures": 1})
+    assert [*table.columns[-1].cells] == ["too slow, too large"]
+    report_page.row(
+        table,
+        "quick",
+        found | {"figures": 1, "bytes": 1, "seconds": dict.fromkeys(report_page.PHASES, 0.1)},
+    )
+    assert [*table.columns[-1].cells][1] == "met"
+
+
+def test_a_phase_within_another_does_not_count_twice(report_page, monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 8.0, 10.0])
+    monkeypatch.setattr(report_page.time, "perf_counter", lambda: next(now))
+    clock = report_page.Clock()
+    with clock.phase("study"), clock.phase("read"):
+        pass
+    assert (clock.seconds["study"], clock.seconds["read"]) == (4.0, 5.0)
