@@ -72,7 +72,7 @@ def deliver(places: Sequence[Path], wanted: Wanted) -> None:
 
     folder = wanted.output or folder_of(sweeps)
     with _waiting("reading the results"):
-        found = study.build(sweeps, folder)
+        found = study.build(sweeps, wanted.output)
     _show(found, sweeps, wanted)
     try:
         with _waiting("writing table and page"):
@@ -96,7 +96,7 @@ def deliver_sweep(sweep: Path) -> None:
 
     folder = folder_of([sweep])
     with _waiting("reading the results"):
-        found = study.build([sweep], folder)
+        found = study.build([sweep])
     show.show_study(found, ended=True)
     with _waiting("writing table and page"):
         files = write(found, [sweep], folder)

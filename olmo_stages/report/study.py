@@ -20,15 +20,16 @@ from olmo_stages.revisions.twins import Twins, of_jobs
 def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
     """All that a report of sweeps says.
 
-    What an analysis says of all jobs together is made anew where it is not current: of one sweep in
-    its own folder, of several in `folder`.
+    What an analysis says of all jobs together is made anew where it is not current, in `folder`.
 
     Args:
         sweeps: their folders, at least one.
-        folder: where the report is; None = OUTPUTS/reports/NAME1+NAME2 of the first sweep.
+        folder: where assembled results go; None = the folder of the sweep, or, of several,
+            OUTPUTS/reports/NAME1+NAME2 of the first one.
     """
     jobs = pool({sweep: read_statuses(sweep) for sweep in sweeps})
-    place = (sweeps[0] if len(sweeps) == 1 else folder or _folder(sweeps)) / across.FOLDER
+    own = sweeps[0] if len(sweeps) == 1 else _folder(sweeps)
+    place = (folder or own) / across.FOLDER
     elsewhere = [sweep / across.FOLDER for sweep in sweeps]
     found = parts(across.together(jobs.groups, place, elsewhere))
     stages = tree(jobs)

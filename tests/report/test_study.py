@@ -295,10 +295,21 @@ def test_several_sweeps_are_put_together_in_the_folder_of_the_report(sweep, tmp_
 
 def test_of_one_sweep_it_stays_with_the_sweep(sweep, tmp_path, mine):
     mine.across = lambda jobs: Result((), headline={"jobs": len(jobs)})
+    mine.__file__ = __file__  # code that is known, and so known to be the same
+    finish(sweep, SFT, BASE)
+    study.build([sweep])
+    assert is_finished(sweep / "across" / "mine.truth")
+    found = study.build([sweep], tmp_path / "report")  # it is current, and used where it is
+    assert found.assembled == (str(sweep / "across" / "mine.truth"),)
+    assert not (tmp_path / "report").exists()
+
+
+def test_of_one_sweep_it_goes_elsewhere_on_request(sweep, tmp_path, mine):
+    mine.across = lambda jobs: Result((), headline={"jobs": len(jobs)})
     finish(sweep, SFT, BASE)
     study.build([sweep], tmp_path / "report")
-    assert is_finished(sweep / "across" / "mine.truth")
-    assert not (tmp_path / "report").exists()
+    assert is_finished(tmp_path / "report" / "across" / "mine.truth")
+    assert not (sweep / "across").exists()
 
 
 def test_a_sweep_that_was_moved_is_read_where_it_is(sweep, tmp_path, mine):
