@@ -107,8 +107,9 @@ def show_study(study: Study, *, ended: bool = False) -> None:
     if not ended:
         _show_headlines(console, study)
         _show_problems(console, study.problems)
-        for warning in study.warnings:
-            _text(console, f"note: {warning}", style="yellow")
+        own = [f"{section.title}: {note}" for section in study.sections for note in section.notes]
+        for note in [*study.warnings, *own]:
+            _text(console, f"note: {note}", style="yellow")
 
 
 def _show_asked(console: Console, study: Study) -> None:
