@@ -62,7 +62,7 @@ def shell(monkeypatch, capsys):
 
 
 def test_the_stages_of_a_size_fit_a_hundred_columns(shell, monkeypatch):
-    monkeypatch.setattr(show, "_console", lambda: Console(width=100))
+    monkeypatch.setattr(show, "new_console", lambda: Console(width=100))
     code, out, _ = shell("stages", "--size", "7b")
     assert code == 0
     lines = out.splitlines()

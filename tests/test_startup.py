@@ -45,4 +45,4 @@ def test_stages_tree():
     )
     lines = modules_after(code)
     assert "think_dpo" in "\n".join(lines)
-    assert not {"torch", "transformers"} & set(lines[-1].split())
+    assert not {"torch", "transformers", "pandas"} & set(lines[-1].split())

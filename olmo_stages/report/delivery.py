@@ -68,7 +68,7 @@ def deliver(places: Sequence[Path], wanted: Wanted) -> None:
         StoreError: the report cannot be written; it has been shown by then.
     """
     sweeps = sweeps_of(places)
-    from olmo_stages.report import show, study  # late: a mistake is told without waiting for them
+    from olmo_stages.report import show, study  # late: mistakes are told without waiting for them
 
     folder = wanted.output or folder_of(sweeps)
     with _waiting("reading the results"):
@@ -91,13 +91,13 @@ def deliver_sweep(sweep: Path) -> None:
     Raises:
         StoreError: the report cannot be written.
     """
-    from olmo_stages.report import show, study
+    from olmo_stages.report import overview, show, study
     from olmo_stages.tracking.sent import sync_lines
 
     folder = folder_of([sweep])
     with _waiting("reading the results"):
         found = study.build([sweep])
-    show.show_study(found, ended=True)
+    overview.show_study(found, ended=True)
     with _waiting("writing table and page"):
         files = write(found, [sweep], folder)
     uploads = [f"W&B, to upload: {line}" for line in sync_lines(found)]
@@ -160,13 +160,13 @@ def write(study: Study, sweeps: Sequence[Path], folder: Path, *, with_page: bool
 
 
 def _show(study: Study, sweeps: Sequence[Path], wanted: Wanted) -> None:
-    from olmo_stages.report import formats, show
+    from olmo_stages.report import formats, overview, show
     from olmo_stages.report.across import assemble
 
     if wanted.format != "text":
         sys.stdout.write(formats.formatted(study, wanted.format))
         return
-    show.show_study(study)
+    overview.show_study(study)
     for sweep in sweeps if wanted.everything else ():
         statuses = read_statuses(sweep)
         show.show_sweep(statuses, sweep)

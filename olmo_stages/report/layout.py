@@ -14,6 +14,7 @@ NOTHING = "-"
 """What stands for a value that is undefined."""
 
 _WIDE = 10_000
+_PIPED_WIDTH = 110
 
 
 def new_table(title: str, caption: str) -> Table:
@@ -56,6 +57,22 @@ def whole(table: Table) -> Table:
 def plain(value: float, digits: str) -> str:
     """Return a number in the format `digits`, or a dash where it is undefined."""
     return format(value, digits) if math.isfinite(value) else NOTHING
+
+
+def new_console() -> Console:
+    """Return a console on standard output, wide enough for a table with intervals."""
+    # In a file or a pipe rich assumes 80 columns.
+    return Console() if Console().is_terminal else Console(width=_PIPED_WIDTH)
+
+
+def put_line(console: Console, text: str, style: str = "") -> None:
+    """Print what is for copying, as paths and commands are: never wrapped, never coloured."""
+    console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def put_text(console: Console, text: str, style: str = "") -> None:
+    """Print what is for reading, wrapped at words."""
+    console.print(Text(printable(text), style=style))
 
 
 def printable(text: str) -> str:

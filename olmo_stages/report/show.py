@@ -14,12 +14,10 @@ from rich.tree import Tree
 
 from olmo_stages import command, miniature
 from olmo_stages.activations.upkeep import EntryRow
-from olmo_stages.document import Problem, Study
 from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
 from olmo_stages.report.along import along_tables
-from olmo_stages.report.layout import NOTHING, printable
-from olmo_stages.report.lead import grid_table, lead_notes, lead_tables
+from olmo_stages.report.layout import NOTHING, new_console, put_line, put_text
 from olmo_stages.report.matrix import stage_tables
 from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
 from olmo_stages.revisions.names import spelling, spellings_of
@@ -28,7 +26,6 @@ from olmo_stages.stages import MINIATURE, Release
 from olmo_stages.statuses import Status
 from olmo_stages.types import Result
 
-_PIPED_WIDTH = 110
 _ORGANISATION = "allenai"
 
 Placed = tuple[int, Release]
@@ -37,22 +34,22 @@ Placed = tuple[int, Release]
 
 def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: str | None) -> None:
     """Print a job's tables, its warnings, and where its files are."""
-    console = _console()
+    console = new_console()
     console.print()
     console.print(job_table(result, job, console.width), crop=False)
     if (comparison := comparison_table(result, job, console.width)) is not None:
         console.print(comparison, crop=False)
     for warning in result.warnings:
-        _text(console, f"note: {warning}", style="yellow")
+        put_text(console, f"note: {warning}", style="yellow")
     state = "already done (force=true redoes it)" if cached else "done"
-    _line(console, f"{state}: {folder}")
+    put_line(console, f"{state}: {folder}")
     if tracked:
-        _line(console, tracked)
+        put_line(console, tracked)
 
 
 def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     """Print the sweep's comparison table and the command that redoes what failed."""
-    console = _console()
+    console = new_console()
     console.print()
     place = lineage_order()
 
@@ -64,12 +61,12 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     for jobs in _by_analysis(ordered):
         console.print(sweep_table(jobs, folder.name, console.width), crop=False)
     again = f"olmo-stages report {shlex.quote(str(folder))}"
-    _line(console, f"sweep: {folder}   (again: {again})")
+    put_line(console, f"sweep: {folder}   (again: {again})")
     undone = any(status.state not in {"ok", "cached"} for status in statuses)
     if undone and (again := command.recorded(folder)) is not None:
-        _line(console, f"redo only what is missing: {again}")
+        put_line(console, f"redo only what is missing: {again}")
     for twins in _same_weights(statuses):
-        _text(console, f"note: {twins}", style="yellow")
+        put_text(console, f"note: {twins}", style="yellow")
 
 
 def _by_analysis(statuses: Sequence[Status]) -> list[list[Status]]:
@@ -84,65 +81,11 @@ def _by_analysis(statuses: Sequence[Status]) -> list[list[Status]]:
     return [list(jobs) for _, jobs in groups]
 
 
-def show_study(study: Study, *, ended: bool = False) -> None:
-    """Print what a report says first: the lead table, what was found, and what is missing.
-
-    An analysis that has no number in the lead table is shown with the headlines of its jobs.
-
-    Args:
-        study: what is shown.
-        ended: at the end of a sweep, whose tables have told already what failed.
-    """
-    console = _console()
-    _show_asked(console, study)
-    for table in lead_tables(study, console.width):
-        console.print(table, crop=False)
-    for note in lead_notes(study):
-        _text(console, note, style="dim")
-    if study.findings:
-        console.print()
-    for finding in study.findings:
-        _text(console, f"- {finding}")
-    console.print()
-    if not ended:
-        _show_headlines(console, study)
-        _show_problems(console, study.problems)
-        own = [f"{section.title}: {note}" for section in study.sections for note in section.notes]
-        for note in [*study.warnings, *own]:
-            _text(console, f"note: {note}", style="yellow")
-
-
-def _show_asked(console: Console, study: Study) -> None:
-    console.print()
-    _line(console, study.title, style="bold")
-    about = {"": study.asked, "question: ": study.question, "prediction: ": study.prediction}
-    for name, text in about.items():
-        if text:
-            _text(console, name + text)
-
-
 def show_lines(lines: Sequence[str], *, apart: bool = False) -> None:
     """Print paths and commands, for copying; `apart` = on standard error."""
-    console = Console(stderr=True) if apart else _console()
+    console = Console(stderr=True) if apart else new_console()
     for line in lines:
-        _line(console, line)
-
-
-def _show_headlines(console: Console, study: Study) -> None:
-    """Print what jobs found whose analysis has no number in the lead table."""
-    told = {shift.section for edge in study.edges for shift in edge.shifts}
-    for section in study.sections:
-        # Where no analysis has a number there, the lead table holds headlines itself.
-        if told and section.key not in told:
-            console.print()
-            console.print(grid_table(section.lead, section.title, console.width), crop=False)
-
-
-def _show_problems(console: Console, problems: Sequence[Problem]) -> None:
-    for it in problems:
-        _text(console, f"no result of {it.job}: {it.state}, {it.reason}", style="bold red")
-    for again in dict.fromkeys(it.command for it in problems if it.command):
-        _line(console, f"redo only what is missing: {again}")
+        put_line(console, line)
 
 
 def _same_weights(statuses: Sequence[Status]) -> tuple[Twins, ...]:
@@ -159,7 +102,7 @@ def show_across(folders: Sequence[Path]) -> None:
     Raises:
         StoreError: a folder holds no finished result, or a damaged one.
     """
-    console = _console()
+    console = new_console()
     place = lineage_order()
     for folder in folders:
         result = read(folder).result
@@ -171,8 +114,8 @@ def show_across(folders: Sequence[Path]) -> None:
             console.print()
             console.print(table, crop=False)
         for warning in result.warnings:
-            _text(console, f"note: {warning}", style="yellow")
-        _line(console, f"all stages together: {folder}")
+            put_text(console, f"note: {warning}", style="yellow")
+        put_line(console, f"all stages together: {folder}")
 
 
 def show_stages(found: Sequence[Release], *, with_details: bool) -> None:
@@ -199,17 +142,17 @@ def show_stages(found: Sequence[Release], *, with_details: bool) -> None:
     own.add(Text("model.path=DIRECTORY or HUB_ID, model.parent=STAGE or null", style="dim"))
     soup = root.add(Text("soup", style="bold"))
     soup.add(Text("model.of=[NAME@REVISION,...] model.weights=[1,3]", style="dim"))
-    _console().print(root)
+    new_console().print(root)
 
 
 def _show_releases(found: Sequence[Release]) -> None:
     """Print the stages of one size as a table a family, each below its parent."""
-    console = _console()
+    console = new_console()
     prefix = f"{_ORGANISATION}/"
     place = lineage_order()
     for family in dict.fromkeys(it.family for it in found):
         members = [it for it in found if it.family == family]
-        _line(console, _shape(members[0]))
+        put_line(console, _shape(members[0]))
         table = Table(box=None)
         for name in ("stage", f"source ({prefix}...)", "format"):
             table.add_column(Text(name), no_wrap=True)
@@ -219,8 +162,8 @@ def _show_releases(found: Sequence[Release]) -> None:
             table.add_row(*map(Text, [*cells, _branches(it)]))
         console.print(table)
         console.print()
-    _line(console, "N = step (NNNN: padded with zeros), K = ingredient, T = tokens in billions")
-    _line(console, f"which there are: olmo-stages revisions STAGE --size {found[0].size}")
+    put_line(console, "N = step (NNNN: padded with zeros), K = ingredient, T = tokens in billions")
+    put_line(console, f"which there are: olmo-stages revisions STAGE --size {found[0].size}")
 
 
 def _descending(found: Sequence[Release], parent: str = "", depth: int = 0) -> list[Placed]:
@@ -264,9 +207,9 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
         root: folder of the store.
         none: what to say when there is none.
     """
-    console = _console()
+    console = new_console()
     if not rows:
-        _line(console, f"{root}: {none}")
+        put_line(console, f"{root}: {none}")
         return
     table = Table(title=Text(str(root)), title_justify="left")
     for name in ("state", "stage", "captures", "layers", "examples", "MB", "used (UTC)", "folder"):
@@ -279,19 +222,4 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
     console.print(table)
     for row in rows:
         if row.problem:
-            _line(console, row.problem)
-
-
-def _console() -> Console:
-    # In a file or a pipe rich assumes 80 columns, too few for a table with intervals.
-    return Console() if Console().is_terminal else Console(width=_PIPED_WIDTH)
-
-
-def _line(console: Console, text: str, style: str = "") -> None:
-    # Paths and commands are for copying: never wrapped, never coloured by guess.
-    console.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def _text(console: Console, text: str, style: str = "") -> None:
-    # What is for reading is wrapped at words.
-    console.print(Text(printable(text), style=style))
+            put_line(console, row.problem)
