@@ -2,21 +2,17 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from olmo_stages.document import Cell, Grid, Section
+from olmo_stages.document import Grid, Section
 from olmo_stages.report.captions import size_of
-from olmo_stages.report.carried import with_states
 from olmo_stages.report.drawn import figures, job_names, main_rows
-from olmo_stages.report.findings import extremes
+from olmo_stages.report.headlines import headline_findings, lead, noted
 from olmo_stages.report.kept import Done
 from olmo_stages.report.parts import Part
-from olmo_stages.report.tree import Place, Tree
-from olmo_stages.report.tree import size_of as size_of_lineage
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _FEW = 3
-_FIXED = frozenset({"stage", "parent", "reference", "state"})
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _TYPES = {"sliding_attention": "sliding", "full_attention": "full", "embedding": "embedding"}
 
@@ -45,101 +41,12 @@ def section(part: Part, findings: Sequence[str], labels: Sequence[str] = ()) -> 
     )
 
 
-def lead(part: Part) -> Grid:
-    """One row a job: its stage, its reference, and its headline."""
-    heads = _heads(part)
-    compared = any(job.reference for job in part.jobs)
-    columns = ("stage", *(("reference",) if compared else ()), *heads)
-    rows: list[tuple[Cell, ...]] = []
-    for job in part.jobs:
-        cells = headline(job)
-        named: tuple[Cell, ...] = (job.stage, job.reference or None) if compared else (job.stage,)
-        rows.append((*named, *(cells.get(head) for head in heads.values())))
-    return Grid(columns, tuple(rows))
-
-
-def headline(job: Done) -> dict[str, Cell]:
-    """A job's headline, with the interval of a number where a row is certain to be its own."""
-    layers = [it for head, it in job.headline.items() if head.endswith("layer")]
-    layer = layers[0] if layers and isinstance(layers[0], int) else None
-    return {
-        head: _measured(job, head, value, layer) if isinstance(value, float) else value
-        for head, value in job.headline.items()
-    }
-
-
-def headline_findings(part: Part) -> list[str]:
-    """What is highest and lowest by the first number of the headline."""
-    names = job_names(part.jobs)
-    cells = [headline(job) for job in part.jobs]
-    for head in dict.fromkeys(head for it in cells for head in it):
-        values = [
-            (name, it[head])
-            for name, it in zip(names, cells, strict=True)
-            if isinstance(it.get(head), Measurement | float | int)
-        ]
-        if values and not head.endswith("layer"):
-            missing = len(cells) - len(values)
-            more = [f"{head} is not given for {missing} of {len(cells)}."] if missing else []
-            return [extremes(head, [(name, _numeric(it)) for name, it in values]), *more]
-    return []
-
-
-def noted(part: Part) -> list[str]:
-    """What the headlines of the jobs note, with how many of them do."""
-    told: dict[str, list[str]] = {}
-    for job, name in zip(part.jobs, job_names(part.jobs), strict=True):
-        note = job.headline.get("note")
-        for text in note.split("; ") if isinstance(note, str) and note else ():
-            told.setdefault(text, []).append(name)
-    total = len(part.jobs)
-    return [
-        f"{_count(len(names), total)} noted: {text}"
-        f"{'' if len(names) == total else f' ({_few(names)})'}."
-        for text, names in told.items()
-    ]
-
-
-def _count(n: int, total: int) -> str:
-    if n < total:
-        return f"{n} of {total} jobs"
-    return f"All {n} jobs" if n > 1 else "Its job"
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return ", ".join(names[:_FEW]) + more
-
-
-def _numeric(cell: Cell) -> float | Measurement:
-    if isinstance(cell, Measurement):
-        return cell
-    assert isinstance(cell, int | float)
-    return float(cell)
-
-
-def _heads(part: Part) -> dict[str, str]:
-    """Heads of the columns, each once and unlike the first two, with the headline's key."""
-    keys = dict.fromkeys(head for job in part.jobs for head in job.headline)
-    return {f"{key} " if key in _FIXED else key: key for key in keys}
-
-
-def _measured(job: Done, head: str, value: float, layer: int | None) -> Cell:
-    """The row that a value of a headline is; the value where several might be it, or none."""
-    metric = re.sub(r"[\s-]+", "_", head.strip().lower())
-    rows = [
-        row
-        for row in job.rows
-        if row.metric == metric and row.value == value and row.stage == job.stage
-    ]
-    rows = [row for row in rows if row.layer == layer] or rows if layer is not None else rows
-    alike = {(row.ci_low, row.ci_high, row.reference) for row in rows}
-    return rows[0] if len(alike) == 1 else value
-
-
 def _of_whole(part: Part) -> list[str]:
-    """What the headline of all jobs together says, where it says more than their number."""
-    told = {} if part.whole is None else part.whole.headline
+    """What the headline of all jobs together says, where it says more than their number.
+
+    Where an edge of the lineage carries what the analysis found, that is said in its place.
+    """
+    told = {} if part.whole is None or part.changes else part.whole.headline
     values = {head: it for head, it in told.items() if it is not None}
     if len(values) < 2:
         return []
@@ -269,32 +176,3 @@ def _note(found: Sequence[tuple[str, str]], total: int) -> str:
     whom = f"all {total} jobs" if len(names) == total > 1 else whom
     same = len({it for _, it in found}) == 1
     return f"{text} ({whom if same else f'{names[0]}; alike, with other numbers, for {whom}'})"
-
-
-def lead_of_all(tree: Tree, parts: Sequence[Part]) -> Grid:
-    """One row a stage with what its jobs say first, for analyses that say nothing of edges.
-
-    Of several jobs about a stage the one that compares it with its parent speaks, or none.
-    """
-    columns: list[tuple[str, Part, str]] = []
-    for part in parts:
-        for head in dict.fromkeys(head for job in part.jobs for head in job.headline):
-            name = f"{part.title}: {head}" if len(parts) > 1 else head
-            columns.append((f"{name} " if name in _FIXED else name, part, head))
-    rows: dict[Place, tuple[Cell, ...]] = {}
-    for place, parent in tree.parents.items():
-        if place in tree.measured or place in tree.undone:
-            cells = {part.key: _speaking(part, place, parent) for part in parts}
-            values = (cells[part.key].get(head) for _, part, head in columns)
-            above = "" if parent is None else tree.names[parent]
-            rows[place] = (tree.names[place], above, *values)
-    heads = ("stage", "parent", *(name for name, _, _ in columns))
-    return with_states(tree, heads, rows, {})
-
-
-def _speaking(part: Part, place: Place, parent: Place | None) -> Mapping[str, Cell]:
-    """The headline of the job that speaks for a stage."""
-    jobs = [job for job in part.jobs if Place(size_of_lineage(job), job.stage) == place]
-    to_parent = [job for job in jobs if parent is not None and job.reference == parent.label]
-    chosen = to_parent or jobs
-    return headline(chosen[0]) if len(chosen) == 1 else {}

@@ -10,9 +10,10 @@ from olmo_stages.records import read_statuses
 from olmo_stages.report import across, sources
 from olmo_stages.report.carried import Carried, Column, columns, lead
 from olmo_stages.report.findings import Compared, agreement, unfinished
+from olmo_stages.report.headlines import headline_findings, lead_of_all, noted
 from olmo_stages.report.parts import Part, parts
 from olmo_stages.report.pool import Pool, pool
-from olmo_stages.report.sections import headline_findings, lead_of_all, noted, section
+from olmo_stages.report.sections import section
 from olmo_stages.report.tree import Place, Tree, size_of, tree
 from olmo_stages.revisions.twins import Twins, of_jobs
 
@@ -128,12 +129,20 @@ def _findings(
         yield alike
     for column, kinds in compared.items():
         yield from _first(kinds)
-        for part, _ in column.given:
-            yield from (f"{part.title}: {said}" for said in noted(part))
+        yield from _noted(column)
     for part in found:
         if not part.changes:
             titled = "" if len(found) == 1 else f"{part.title}: "
             yield from (titled + said for said in headline_findings(part)[:1])
+
+
+def _noted(column: Column) -> Iterator[str]:
+    """What the jobs behind a number note, once where they have several numbers."""
+    for part, change in column.given:
+        if change is part.changes[0]:
+            alone = len(column.given) == len(part.changes) == 1
+            called = column.name if alone else part.title
+            yield from (f"{called}: {said[:1].lower()}{said[1:]}" for said in noted(part))
 
 
 def _first(kinds: Sequence[Compared]) -> Iterator[str]:

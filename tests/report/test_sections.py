@@ -10,7 +10,8 @@ from olmo_stages.report.across import together
 from olmo_stages.report.drawn import figures
 from olmo_stages.report.parts import parts
 from olmo_stages.report.pool import pool
-from olmo_stages.report.sections import lead, lead_of_all, noted, section
+from olmo_stages.report.headlines import lead, lead_of_all, noted
+from olmo_stages.report.sections import section
 from olmo_stages.report.tree import tree
 from olmo_stages.types import Measurement, Result
 from tests.report.jobs import BASE, DPO, SFT, analysis, damage, finish, layers
@@ -106,6 +107,38 @@ def test_of_rows_alike_the_one_at_the_layer_of_the_headline_is_meant(sweep):
     assert lead(only(sweep)).rows[0][-1] == rows[1]
 
 
+def test_of_rows_alike_the_one_of_the_stage_itself_is_meant(sweep):
+    own = Measurement("score", 1.0, "think_sft", layer=2, ci_low=0.5, ci_high=1.0)
+    other = Measurement("score", 1.0, "think_sft", "base", layer=2, variant="reference")
+    headline = {"best layer": 2, "score": 1.0}
+    finish_with(sweep, measurements=(other, own), headline=headline)
+    assert lead(only(sweep)).rows[0][-1] == own
+
+
+@pytest.mark.parametrize(
+    "interval", ["0.120-0.988", "[0.12, 0.99]", "+0.1 to +1", "1.2e-01, 9.9e-01"]
+)
+def test_a_text_that_says_what_is_in_the_cell_before_it_is_left_out(sweep, interval):
+    row = Measurement("score", 0.5, "think_sft", ci_low=0.12, ci_high=0.9877, note="a; b")
+    headline = {"score": 0.5, "95 % interval": interval, "note": "a; b", "empty": ""}
+    finish_with(sweep, measurements=(row,), headline=headline)
+    assert lead(only(sweep)).columns == ("stage", "reference", "score")
+
+
+@pytest.mark.parametrize("text", ["0.130-0.988", "0.120-0.988 of 8", "a; c", "0.120", "-"])
+def test_a_text_that_says_more_than_the_cell_before_it_stays(sweep, text):
+    row = Measurement("score", 0.5, "think_sft", ci_low=0.12, ci_high=0.9877, note="a; b")
+    finish_with(sweep, measurements=(row,), headline={"score": 0.5, "more": text})
+    assert lead(only(sweep)).rows == (("think_sft", "base", row, text),)
+
+
+def test_a_column_that_says_more_of_one_job_stays_whole(sweep):
+    row = Measurement("score", 0.5, "think_sft", ci_low=0.12, ci_high=0.9877, note="a")
+    finish_with(sweep, measurements=(row,), headline={"score": 0.5, "note": "a"})
+    finish_with(sweep, DPO, headline={"score": 0.7, "note": "b"})
+    assert [row[-1] for row in lead(only(sweep)).rows] == ["a", "b"]
+
+
 def test_jobs_without_a_reference_have_no_column_for_it(sweep):
     finish(sweep, SFT, None)
     assert lead(only(sweep)).columns == ("stage", "score")
@@ -122,9 +155,9 @@ def test_without_edges_a_section_has_its_extremes(sweep):
 def test_what_headlines_note_is_counted(sweep):
     finish_with(sweep, SFT, headline={"note": "below the baseline"})
     finish_with(sweep, DPO, headline={"note": ""})
-    assert noted(only(sweep)) == ["1 of 2 jobs noted: below the baseline (think_sft)."]
+    assert noted(only(sweep)) == ['1 of 2 jobs is noted as "below the baseline": think_sft.']
     finish_with(sweep, DPO, headline={"note": "below the baseline"})
-    assert noted(only(sweep)) == ["All 2 jobs noted: below the baseline."]
+    assert noted(only(sweep)) == ['All 2 jobs are noted as "below the baseline".']
 
 
 def test_a_warning_of_several_jobs_is_said_once(sweep):

@@ -281,12 +281,12 @@ def test_several_sweeps_are_one_study(sweep, tmp_path):
 
 
 def test_several_sweeps_are_put_together_in_the_folder_of_the_report(sweep, tmp_path, mine):
-    mine.across = lambda jobs: Result((), headline={"jobs": len(jobs), "more": 1})
+    mine.across = lambda jobs: Result((), warnings=(f"of {len(jobs)} jobs",))
     other = sweep.parent / "t"
     finish(sweep, SFT, BASE)
     finish(other, DPO, SFT)
     found = study.build([sweep, other], tmp_path / "report")
-    assert "All jobs together: jobs 2, more 1." in found.sections[0].findings
+    assert "of 2 jobs" in found.sections[0].notes
     assert is_finished(tmp_path / "report" / "across" / "mine.truth")
     assert not (sweep / "across").exists()
     study.build([sweep, other])
@@ -333,3 +333,29 @@ def test_hostile_names_make_safe_keys_and_stay_text(sweep):
     assert found.sections[0].key == "mine--script-x-script"
     assert found.sections[0].figures[0].key == "script-x-script"
     assert found.edges[0].shifts[0].why == hostile
+
+
+@pytest.mark.usefixtures("mine")
+def test_what_jobs_note_follows_their_number_under_its_name(sweep):
+    rows = [moved(0.9, "think_sft", "base")]
+    finish(sweep, result=Result(tuple(rows), headline={"note": "Far off"}))
+    found = study.build([sweep])
+    said = [it for it in found.findings if "noted" in it]
+    assert said == ['moved: its job is noted as "Far off".']
+    assert 'Its job is noted as "Far off".' in found.sections[0].findings
+
+
+@pytest.mark.usefixtures("mine")
+def test_what_jobs_of_several_numbers_note_is_said_once(sweep):
+    rows = [moved(0.9, "think_sft", "base", trait=it) for it in ("calm", "kind")]
+    finish(sweep, result=Result(tuple(rows), headline={"note": "far off"}))
+    said = [it for it in study.build([sweep]).findings if "noted" in it]
+    assert said == ['mine on truth: its job is noted as "far off".']
+
+
+def test_what_all_jobs_say_together_is_left_to_the_edges(sweep, mine):
+    mine.across = lambda jobs: Result((), headline={"jobs": len(jobs), "more": 1})
+    family(sweep)
+    assert not any("together" in it for it in study.build([sweep]).sections[0].findings)
+    del mine.CHANGE
+    assert any("together" in it for it in study.build([sweep]).sections[0].findings)
