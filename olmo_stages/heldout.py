@@ -38,6 +38,7 @@ class Estimate:
         n_rarer: number of groups that hold the rarer class; all of them where there are no labels.
         bounds: `unit` for a statistic in [0, 1], `difference` for one between two of those, `none`.
         saturated: for a difference, the heads in which both sides are at the same bound.
+        constant: for a difference, the heads in which every resample gives the same.
     """
 
     value: Float[np.ndarray, " head"]
@@ -47,31 +48,40 @@ class Estimate:
     n_rarer: int
     bounds: Literal["unit", "difference", "none"] = "unit"
     saturated: tuple[bool, ...] = ()
+    constant: tuple[bool, ...] = ()
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         at_bound = np.isin(self.value, (0.0, 1.0)) & (self.value == other.value)
+        value, samples = self.value - other.value, self.samples - other.samples
         return Estimate(
-            self.value - other.value,
-            self.samples - other.samples,
+            value,
+            samples,
             self.n,
             self.n_groups,
             self.n_rarer,
             "difference",
             tuple(map(bool, at_bound)),
+            tuple(map(bool, (samples == value).all(axis=0))),
         )
 
+    @property
+    def unseen(self) -> float:
+        """How much of a score at its bound the groups may have missed, at 95 % (Wilson)."""
+        return 1 - estimates.wilson(self.n_rarer, self.n_rarer)[0]
+
     def interval(self, head: int) -> tuple[float, float]:
-        """Ends of the 95 % interval of one head, NaN where it is undefined."""
+        """Ends of the 95 % interval of one head, NaN where it is undefined.
+
+        A difference that is the same in every resample has none: the resamples do not tell how far
+        apart the two scores might be.
+        """
         value, samples = float(self.value[head]), self.samples[:, head]
         if not np.isfinite(value):
             return float("nan"), float("nan")
         if self.bounds == "unit":
             return estimates.bounded_interval(value, samples, self.n_groups, self.n_rarer)
-        if self.saturated and self.saturated[head]:
-            # Of two scores at the same bound no resample tells how far apart they might be; the
-            # interval of "every group alike" bounds what could have gone unseen.
-            unseen = 1 - estimates.wilson(self.n_rarer, self.n_rarer)[0]
-            return -unseen, unseen
+        if self.constant and self.constant[head]:
+            return float("nan"), float("nan")
         return estimates.interval(samples, self.n_groups)
 
 

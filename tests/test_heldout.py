@@ -46,14 +46,17 @@ def test_difference_is_paired():
     assert np.subtract(*(unpaired - b).interval(0)[::-1]) > 2 * width
 
 
-def test_two_perfect_scores_differ_by_an_unknown_little_and_equal_ones_by_nothing():
+def test_a_difference_that_no_resample_changes_has_no_interval():
     data = held_out()
     perfect = data.auroc((data.labels - 0.5)[None])
-    low, high = (perfect - perfect).interval(0)
-    assert low == -high
-    assert 0.1 < high < 0.2
     noise = data.auroc(np.random.default_rng(0).normal(size=(1, 80)))
-    assert (noise - noise).interval(0) == (0, 0)
+    for one in (perfect, noise):
+        difference = one - one
+        assert difference.value[0] == 0
+        assert np.isnan(difference.interval(0)).all()
+        assert difference.saturated == (one is perfect,)
+    assert 0.1 < (perfect - perfect).unseen < 0.2  # of 16 groups: 1 - 16 / (16 + 1.96^2)
+    assert np.isfinite((perfect - noise).interval(0)).all()
 
 
 def test_a_perfect_score_is_judged_by_the_groups_of_the_rarer_class():

@@ -97,7 +97,7 @@ def stage_differences(jobs: Sequence[Finished]) -> Result | None:
         measurements=tuple(rows),
         figures=_figures(rows, order, jobs),
         headline={"stages": len(order), "pairs": len(whole), "intervals without 0": len(apart)},
-        warnings=(*_multiple(len(whole), len(apart)), *map(": ".join, _listed(said))),
+        warnings=(*_multiple(whole, len(apart)), *map(": ".join, _listed(said))),
     )
 
 
@@ -135,12 +135,14 @@ def _leaves_out_zero(row: Measurement) -> bool:
     return row.ci_low > 0 or row.ci_high < 0
 
 
-def _multiple(n_pairs: int, n_apart: int) -> list[str]:
-    if n_pairs < 2:
+def _multiple(whole: Sequence[Measurement], n_apart: int) -> list[str]:
+    n_intervals = sum(row.ci_low is not None for row in whole)
+    if n_intervals < 2:
         return []
-    by_chance = (1 - LEVEL) * n_pairs
+    by_chance = (1 - LEVEL) * n_intervals
+    of = "" if n_intervals == len(whole) else f" of {len(whole)}"
     return [
-        f"{n_pairs} pairs of stages, each with an interval of its own that is not corrected for "
+        f"{n_intervals}{of} pairs of stages have an interval, each its own and not corrected for "
         f"their number: up to {by_chance:.1f} would leave out 0 if no stage differed, {n_apart} do"
     ]
 

@@ -72,12 +72,13 @@ def differences(
 
 
 def _notes(difference: Estimate) -> list[str]:
-    return [
-        f"both at the bound: the interval is what {difference.n_rarer} groups may have missed"
-        if at_bound
-        else ""
-        for at_bound in difference.saturated
-    ]
+    unseen = (
+        f"both at their bound, so no interval: {difference.n_rarer} groups may have missed a "
+        f"difference of {difference.unseen:.2f}"
+    )
+    constant = "the same in every resample, so no interval"
+    both = zip(difference.saturated, difference.constant, strict=True)
+    return [unseen if at_bound else constant if same else "" for at_bound, same in both]
 
 
 def _transfer(
