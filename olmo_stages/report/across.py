@@ -7,11 +7,7 @@ anew only where the jobs, their numbers or the code are others than before.
 
 import contextlib
 import hashlib
-import importlib
-import importlib.util
 import logging
-import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,13 +23,13 @@ from olmo_stages.models.compute import FULL_PRECISION, of_quantised
 from olmo_stages.records import Status, Times, is_finished, now, provenance, read, read_mark, write
 from olmo_stages.report.kept import Done
 from olmo_stages.report.pool import Group, pool
+from olmo_stages.report.spoken import Spoken, code_of, is_known, module_of, of_module
 from olmo_stages.types import Finished, Result
 
 FOLDER = "across"
 """Name of the folder in a sweep's folder."""
 
 _MARK = "result.json"
-_OURS = re.compile(r"olmo_stages\.analyses\.\w+")
 # Rooms that no analysis imports, so that a change in them changes no assembled number or figure.
 _SHOWS = frozenset({"report", "tracking"})
 _logger = logging.getLogger(__name__)
@@ -47,11 +43,13 @@ class Assembled:
         group: the jobs.
         folder: of the result; None where there is none.
         warnings: why there is none, or what is left out of it, one line each.
+        is_current: whether the code is still that which made it, as far as this process knows it.
     """
 
     group: Group
     folder: Path | None
     warnings: tuple[str, ...] = ()
+    is_current: bool = True
 
 
 def assemble(sweep_dir: Path, statuses: Sequence[Status]) -> list[Path]:
@@ -114,17 +112,6 @@ def mixture(groups: Sequence[Group]) -> str:
     )
 
 
-def module_of(target: str) -> ModuleType | None:
-    """The module of an analysis; None for a user's own that this process does not know.
-
-    A record names it, and a record may come from anywhere: only this package's own is imported.
-    """
-    name = target.rpartition(".")[0]
-    if _OURS.fullmatch(name) and importlib.util.find_spec(name) is not None:
-        return importlib.import_module(name)
-    return sys.modules.get(name)
-
-
 def _names(groups: Sequence[Group]) -> list[str]:
     plain = [f"{group.key['analysis']}.{group.key['data']}" for group in groups]
     shared = Counter(plain)
@@ -136,23 +123,25 @@ def _names(groups: Sequence[Group]) -> list[str]:
 
 def _assembled(group: Group, folder: Path, ready: Sequence[Path]) -> Assembled:
     """The result of a group: one that is there already, or a new one in `folder`."""
-    module = module_of(group.key["target"])
+    target = group.key["target"]
     about = [it for it in (folder, *ready) if _is_about(it, group)]
+    code = _code(target)
+    current = [it for it in about if code and read_mark(it)["job"].get("code") == code]
+    if current:
+        return Assembled(group, current[0])
+    module = module_of(target)
     if module is None:
         # Another process, which knows a user's own analysis, may have assembled it.
         return Assembled(group, about[0] if about else None)
     if not hasattr(module, "across"):
         return Assembled(group, None)
-    code = _code(module)
-    current = [it for it in about if code and read_mark(it)["job"].get("code") == code]
-    if current:
-        return Assembled(group, current[0])
     try:
         return _written(group, folder, module)
     except OlmoStagesError as error:
         older = about[0] if about else None
         instead = "" if older is None else f"; {older} was made by another version of the code"
-        return Assembled(group, older, (f"{folder}: not assembled: {error}{instead}",))
+        warning = f"{folder}: not assembled: {error}{instead}"
+        return Assembled(group, older, (warning,), is_current=False)
 
 
 def _written(group: Group, folder: Path, module: ModuleType) -> Assembled:
@@ -173,8 +162,10 @@ def _written(group: Group, folder: Path, module: ModuleType) -> Assembled:
         )
     if (quantised := _quantisation(group)) != FULL_PRECISION:
         result = replace(result, warnings=(of_quantised(quantised), *result.warnings))
+    rows = [row for job in group.jobs for row in job.rows] + [*result.measurements]
+    spoken = of_module(group.key["target"], rows)
     group_read = replace(group, jobs=tuple(job for job, _ in whole))
-    record = _provenance(group_read, _code(module), Times(start, now()))
+    record = _provenance(group_read, spoken, Times(start, now()))
     write(folder, result, record)
     return Assembled(group, folder, warnings)
 
@@ -216,13 +207,14 @@ def _check_models(jobs: Sequence[Done]) -> None:
             )
 
 
-def _provenance(group: Group, code: str, times: Times) -> dict[str, Any]:
+def _provenance(group: Group, spoken: Spoken, times: Times) -> dict[str, Any]:
     models = [job.provenance["model_digests"] for job in group.jobs]
     return provenance(
         job={
             "across": dict(group.key),
             "jobs": [job.summary() for job in group.jobs],
-            "code": code,
+            "code": _code(group.key["target"]),
+            "spoken": spoken.record(),
         },
         config={},
         times=times,
@@ -244,7 +236,7 @@ def _foreign(found: Sequence[Assembled], root: Path) -> list[Path]:
     """Where what a user's own analysis assembled is, or would be."""
     groups = [it.group for it in found]
     pairs = zip(groups, _names(groups), strict=True)
-    return [root / name for group, name in pairs if module_of(group.key["target"]) is None]
+    return [root / name for group, name in pairs if not is_known(group.key["target"])]
 
 
 @cache
@@ -259,13 +251,14 @@ def _package() -> str:
     return digest.hexdigest()
 
 
-def _code(module: ModuleType) -> str:
+def _code(target: str) -> str:
     """Identity of the code that puts jobs together; empty where it cannot be known."""
+    path = code_of(target)
     try:
-        own = Path(module.__file__ or "").read_bytes()
-    except (AttributeError, OSError):  # made in a notebook, imported from an archive, gone since
+        own = b"" if path is None else path.read_bytes()
+    except OSError:  # imported from an archive, gone since
         return ""
-    return hashlib.sha256(_package().encode() + own).hexdigest()
+    return hashlib.sha256(_package().encode() + own).hexdigest() if own else ""
 
 
 def _remove_stale(root: Path, current: Sequence[Path]) -> None:

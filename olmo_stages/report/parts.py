@@ -5,14 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import ModuleType
 from typing import Any
 
-from olmo_stages.edges import changes
-from olmo_stages.errors import ConfigError
-from olmo_stages.report.across import Assembled, module_of
+from olmo_stages.report.across import Assembled
 from olmo_stages.report.kept import Done, Kept, read_kept
 from olmo_stages.report.pool import Group
+from olmo_stages.report.spoken import Spoken, of_module, of_record
 from olmo_stages.report.tree import size_of
 from olmo_stages.types import Change, Measurement
 
@@ -29,7 +27,7 @@ class Part:
         group: the jobs.
         tells: settings in which it differs from the other parts of its analysis, by name.
         whole: what was put together of the jobs; None where there is nothing.
-        changes: what it says of an edge of the lineage.
+        spoken: what the analysis says of itself.
         notes: why something is left out.
     """
 
@@ -37,7 +35,7 @@ class Part:
     group: Group
     tells: Mapping[str, str]
     whole: Kept | None
-    changes: tuple[Change, ...]
+    spoken: Spoken
     notes: tuple[str, ...]
 
     @property
@@ -61,10 +59,10 @@ class Part:
         told = [f"{name}={value}" for name, value in self.tells.items()]
         return " · ".join([f"{self.analysis} on {self.data}", *told])
 
-    @cached_property
-    def module(self) -> ModuleType | None:
-        """The module of the analysis, where this process knows it."""
-        return module_of(self.group.key["target"])
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What the analysis says of an edge of the lineage."""
+        return self.spoken.changes
 
     @cached_property
     def sizes(self) -> frozenset[str]:
@@ -104,16 +102,14 @@ def parts(assembled: Sequence[Assembled]) -> tuple[Part, ...]:
 
 
 def _part(assembled: Assembled, key: str, tells: Mapping[str, str]) -> Part:
-    group, notes = assembled.group, list(assembled.warnings)
+    group = assembled.group
     whole = None if assembled.folder is None else read_kept(assembled.folder)
-    module = module_of(group.key["target"])
-    found: tuple[Change, ...] = ()
-    if module is not None:
-        try:
-            found = changes(module, rows_of(group.jobs, whole))
-        except ConfigError as error:
-            notes.append(str(error))
-    return Part(key, group, tells, whole, found, tuple(notes))
+    remembered = None
+    if whole is not None and assembled.is_current:
+        remembered = of_record(whole.mark["job"].get("spoken"))
+    spoken = remembered or of_module(group.key["target"], rows_of(group.jobs, whole))
+    notes = (*assembled.warnings, *filter(None, [spoken.wrong]))
+    return Part(key, group, tells, whole, spoken, notes)
 
 
 def _keys(groups: Sequence[Group]) -> list[str]:

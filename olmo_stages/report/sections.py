@@ -79,23 +79,11 @@ def _about(part: Part) -> str:
     counted = frames if main is None else [it.loc[it["metric"] == main.metric] for it in frames]
     sizes = list(dict.fromkeys(filter(None, map(size_of, counted))))
     said = [
-        _purpose(part),
+        part.spoken.about,
         *([f"{'; '.join(sizes[:_FEW])}."] if sizes else []),
         f"Options: {told}.",
     ]
     return " ".join(filter(None, said))
-
-
-def _purpose(part: Part) -> str:
-    """The first paragraphs' first sentences of what documents the analysis."""
-    documented = part.module
-    text = "" if documented is None else (documented.__doc__ or "")
-    if documented is not None and not text:
-        kind = getattr(documented, part.group.key["target"].rpartition(".")[2], None)
-        text = getattr(kind, "__doc__", "") or ""
-    first = " ".join(text.strip().partition("\n\n")[0].split())
-    first = re.sub(rf"^analysis={re.escape(part.analysis)}: *", "", first)
-    return first[:1].upper() + first[1:]
 
 
 def _by_layer(part: Part) -> dict[str, Grid]:

@@ -8,9 +8,9 @@ from olmo_stages.document import Grid
 from olmo_stages.records import read_statuses
 from olmo_stages.report.across import together
 from olmo_stages.report.drawn import figures
+from olmo_stages.report.headlines import lead, lead_of_all, noted
 from olmo_stages.report.parts import parts
 from olmo_stages.report.pool import pool
-from olmo_stages.report.headlines import lead, lead_of_all, noted
 from olmo_stages.report.sections import section
 from olmo_stages.report.tree import tree
 from olmo_stages.types import Measurement, Result
