@@ -1,5 +1,6 @@
 """One layer's features centred and checked, and the few dimensions that would drown the others."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,12 @@ COLUMNS = 512
 Variant = Literal["raw", "standardised"]
 VARIANTS: tuple[Variant, ...] = ("raw", "standardised")
 """With dominant dimensions as they are, and scaled down."""
+
+SAID: Mapping[str, str] = {
+    "raw": "Raw: activations as they are.",
+    "standardised": "Standardised: dominant dimensions are scaled down.",
+}
+"""What captions say of a variant."""
 
 
 def centre(

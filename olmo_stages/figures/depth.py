@@ -32,7 +32,7 @@ def axis(types: Mapping[int, str]) -> dict[str, Any]:
     said = "layer (bold, shaded: full attention)" if FULL in types.values() else "layer"
     return {
         **AXIS,
-        "title": {"text": said if types else "", "standoff": 4, "font": {"size": 12}},
+        "title": {"text": said if types else "", "standoff": 4},
         "tickvals": list(labels),
         "ticktext": list(labels.values()),
         "range": list(ends(types)),

@@ -1,12 +1,13 @@
 """What is around every figure: title, caption, axes, menus and legend, for light and dark pages."""
 
 import json
+import math
 from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
 from olmo_stages.figures.palette import GREY
-from olmo_stages.figures.wording import escape
+from olmo_stages.figures.wording import MOST, escape
 from olmo_stages.types import Measurement
 
 GRID = "rgba(128,128,128,0.25)"
@@ -20,6 +21,7 @@ AXIS = {"showgrid": True, "gridcolor": GRID, "zeroline": False, "linecolor": GRE
 
 _WIDEST = 46  # characters of a line of the title on 400 pixels
 _LINE, _MENU, _SPACE = 19, 40, 16  # pixels
+_STEPS = 4  # of the bar of colours
 
 
 def frame(
@@ -94,10 +96,30 @@ def menu(
     }
 
 
-def colour_bar(label: str) -> dict[str, Any]:
-    """Return the scale of a heat map."""
-    title = {"text": escape(label), "side": "right"}
-    return {"title": title, "thickness": 14, "outlinewidth": 0}
+def colours(label: str, limits: tuple[float | int, float | int]) -> dict[str, Any]:
+    """Return the range of a heat map's colours, with a bar that says it.
+
+    Args:
+        label: of the bar.
+        limits: values of the first and the last colour.
+    """
+    low, high = limits
+    values = [low + (high - low) * step / _STEPS for step in range(_STEPS + 1)]
+    digits = min(MOST, max(0, 1 - math.floor(math.log10((high - low) / _STEPS))))
+    bar = {
+        "title": {"text": escape(label), "side": "right"},
+        "thickness": 14,
+        "outlinewidth": 0,
+        "tickvals": values,
+        "ticktext": [_tick(value, digits) for value in values],
+    }
+    return {"zmin": low, "zmax": high, "colorbar": bar}
+
+
+def _tick(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    short = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if short == "-0" else short
 
 
 def _names(rows: Sequence[Measurement]) -> dict[str, list[str]]:

@@ -6,13 +6,14 @@ from typing import Any
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.figures.depth import FULL, MOST_LABELS
-from olmo_stages.figures.frame import colour_bar, frame
+from olmo_stages.figures.frame import colours, frame
 from olmo_stages.figures.hover import columns, fields
 from olmo_stages.figures.palette import COLOURS, GREY
 from olmo_stages.figures.wording import SHORT_TYPES, escape, or_gap
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _MARGIN = 0.5  # half a cell: where the axes lie
+_ROOMY = 14  # labels that have room at any size
 _Pair = tuple[int, int]
 
 
@@ -66,8 +67,7 @@ def heat_map(  # noqa: PLR0913  (keywords of one figure)
         **_layout(rows[0], down, right),
     }
     figure = go.Figure(layout=drawn)
-    shown = {"zmin": limits[0], "zmax": limits[1], "colorbar": colour_bar(value_label)}
-    figure.add_trace(go.Heatmap(**shown, **_heat(cells, down, right)))
+    figure.add_trace(go.Heatmap(**colours(value_label, limits), **_heat(cells, down, right)))
     for trace in [
         *_diagonal(down, right),
         *_full_attention(down, right),
@@ -134,6 +134,7 @@ class _Axis:
             "ticktext": list(labels.values()),
             "range": [self.start, self.start + len(self.types)],
             "ticksuffix": f" {short}" if short else "",
+            **({} if len(labels) <= _ROOMY else {"tickfont": {"size": 10}}),
         }
 
 
@@ -281,7 +282,7 @@ def _layout(row: Measurement, down: _Axis, right: _Axis) -> dict[str, Any]:
     legend = ", ".join(
         f"{letter} {kind.replace('_', ' ')}" for kind, letter in short.items() if kind in kinds
     )
-    axis = {"tickfont": {"size": 9}, "showgrid": False, "zeroline": False, "automargin": True}
+    axis = {"showgrid": False, "zeroline": False, "automargin": True}
     across = f"layer of {escape(row.reference) or 'the reference'}"
     return {
         "xaxis": {

@@ -6,21 +6,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.frame import colour_bar, frame, menu
+from olmo_stages.figures.frame import colours, frame, menu
 from olmo_stages.figures.hover import columns, fields
 from olmo_stages.figures.palette import DIVERGING, GREY
 from olmo_stages.figures.wording import (
     TYPE_NAMES,
-    decimals,
+    as_in,
     escape,
     layer_name,
     or_gap,
+    shared,
     written,
 )
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _MOST_NUMBERS = 15
-_FEW = 8
+_ROOMY = 12  # stages whose names have room at any size
+_PALE = 0.001  # values that differ by less have nearly the same colour
+_DECIMALS = 5
 _Pair = tuple[str, str]
 _KINDS = ("", *TYPE_NAMES)
 
@@ -49,7 +52,7 @@ def stage_matrix(  # noqa: PLR0913  (keywords of one figure)
     order: Sequence[str],
     title: str,
     caption: str = "",
-    limits: tuple[float | int, float | int] = (0.0, 1.0),
+    limits: tuple[float | int, float | int] | None = None,
     symmetric: bool = True,
     axes: tuple[str, str] = ("stage", "reference"),
     behind: Sequence[Measurement] | None = None,
@@ -68,13 +71,14 @@ def stage_matrix(  # noqa: PLR0913  (keywords of one figure)
         order: labels of the stages, first row and first column first.
         title: title of the figure.
         caption: what is drawn, and what was resampled for the intervals.
-        limits: values of the darkest and the brightest colour.
+        limits: values of the darkest and the brightest colour, in every view; None = the lowest
+            and the highest of all views, of signed numbers the largest on either side of 0.
         symmetric: whether the value of two stages is the same in both directions; a direction that
             was not measured then shows the other one's. False for e.g. a best-matching layer.
         axes: what rows and columns are.
         behind: the measurements behind the figure, where those drawn are made from them.
-        signed: whether it is the stage less the reference: colours then part at the middle of the
-            limits, and numbers have their sign.
+        signed: whether 0 is in the middle, as of the stage less the reference: colours then part at
+            the middle of the limits, and numbers have their sign.
         whole: what a row without a layer and a layer type is about.
 
     Raises:
@@ -84,14 +88,18 @@ def stage_matrix(  # noqa: PLR0913  (keywords of one figure)
 
     Returns:
         A plotly figure as JSON text. Pairs that were not measured are gaps, undefined ones a cross.
+        The numbers in the cells of a view have the same number of decimals.
     """
     import plotly.graph_objects as go
 
     rows = [row for row in measurements if row.metric == metric]
-    _check(rows, metric, order, title, limits, symmetric=symmetric)
+    _check(rows, metric, order, title, symmetric=symmetric)
     views = _views(rows, whole)
     if symmetric:
         views = [_mirrored(view) for view in views]
+    limits = _limits(views, signed=signed) if limits is None else limits
+    if not limits[0] < limits[1]:
+        raise ConfigError(f"figure {title!r}: limits {limits} of the colours do not ascend")
     drawn = [
         (index, trace)
         for index, view in enumerate(views)
@@ -110,14 +118,11 @@ def _check(
     metric: str,
     order: Sequence[str],
     title: str,
-    limits: tuple[float | int, float | int],
     *,
     symmetric: bool,
 ) -> None:
     if not rows:
         raise ConfigError(f"no measurement of {metric!r} to draw in figure {title!r}")
-    if not limits[0] < limits[1]:
-        raise ConfigError(f"figure {title!r}: limits {limits} of the colours do not ascend")
     unknown = [it for row in rows for it in (row.stage, row.reference) if it not in order]
     if unknown or len(set(order)) < len(order):
         what = f"{unknown[0]!r} is not" if unknown else "a stage is twice"
@@ -195,6 +200,16 @@ def _mirrored(view: _View) -> _View:
     )
 
 
+def _limits(views: Sequence[_View], *, signed: bool) -> tuple[float, float]:
+    values = [it for view in views for it in view.values.values() if it is not None] or [0.0]
+    low, high = min(values), max(values)
+    if signed:
+        reach = max(-low, high, _PALE / 2)
+        return -reach, reach
+    lacking = max(0.0, _PALE - (high - low)) / 2
+    return low - lacking, high + lacking
+
+
 def _traces(
     view: _View,
     order: Sequence[str],
@@ -206,16 +221,13 @@ def _traces(
     undefined = [pair for pair, value in view.values.items() if value is None]
     heat = _heat(view, order, signed=signed) | {
         "type": "heatmap",
-        "zmin": limits[0],
-        "zmax": limits[1],
         "colorscale": DIVERGING if signed else "Cividis",
-        "colorbar": colour_bar(metric.removesuffix("_stages").replace("_", " ")),
+        **colours(metric.removesuffix("_stages").replace("_", " "), limits),
     }
     return [heat, _crosses(view, order, undefined)] if undefined else [heat]
 
 
 def _heat(view: _View, order: Sequence[str], *, signed: bool) -> dict[str, Any]:
-    sign = "+" if signed else ""
     grid = [[(stage, reference) for reference in order] for stage in order]
     known = [pair for line in grid for pair in line if view.values.get(pair) is not None]
     said = _hover(view, known)
@@ -231,7 +243,11 @@ def _heat(view: _View, order: Sequence[str], *, signed: bool) -> dict[str, Any]:
         data = dict(zip(known, said["customdata"], strict=True))
         heat["customdata"] = [[data.get(pair) for pair in row] for row in grid]
     if len(order) <= _MOST_NUMBERS:
-        heat["text"] = [[_in_cell(view.values.get(pair), sign) for pair in row] for row in grid]
+        values = [view.values[pair] for pair in known]
+        equal = (0.0, 1.0, -1.0) if signed else (1.0,)
+        digits = max(shared(filter(None, values), it, _DECIMALS) for it in equal)
+        form = f"{'+' * signed}.{digits}f"
+        heat["text"] = [[_in_cell(view.values.get(pair), form) for pair in row] for row in grid]
         heat["texttemplate"] = "%{text}"
     return heat
 
@@ -271,8 +287,12 @@ def _hover(view: _View, pairs: Sequence[_Pair]) -> dict[str, Any]:
     return fields(head + view.name, [*found, *columns(rows, "layers")])
 
 
-def _in_cell(value: float | None, sign: str) -> str:
-    return "" if value is None else f"{value:{sign}.{decimals(value, 3, 4)}f}"
+def _in_cell(value: float | None, form: str) -> str:
+    if value is None:
+        return ""
+    if value < 1 and float(format(value, form)) == 1:
+        return f">{1 - 10**-_DECIMALS:{form.lstrip('+')}}"
+    return as_in(value, form)
 
 
 def _buttons(views: Sequence[_View], owners: Sequence[int]) -> list[dict[str, Any]]:
@@ -290,7 +310,7 @@ def _layout(order: Sequence[str], axes: tuple[str, str]) -> dict[str, Any]:
     axis = {
         "tickvals": list(range(len(order))),
         "ticktext": [escape(label) for label in order],
-        "tickfont": {"size": 12 if len(order) <= _FEW else 9},
+        **({} if len(order) <= _ROOMY else {"tickfont": {"size": 10}}),
         "showgrid": False,
         "zeroline": False,
         "automargin": True,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.figures.frame import colour_bar, frame
+from olmo_stages.figures.frame import colours, frame
 from olmo_stages.figures.palette import GREY
 from olmo_stages.figures.wording import SHORT_TYPES, escape, or_gap
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
@@ -77,9 +77,7 @@ def token_map(  # noqa: PLR0913  (keywords of one figure)
             f"{escape(value_label)} = %{{z:.3f}}<extra></extra>",
             hoverongaps=False,
             colorscale="PuOr_r",
-            zmin=middle - reach,
-            zmax=middle + reach,
-            colorbar=colour_bar(value_label),
+            **colours(value_label, (middle - reach, middle + reach)),
         ),
         layout={**frame(title, caption, rows, above=_PARTS), **_layout(shown, layers)},
     )
@@ -97,7 +95,7 @@ def token_map(  # noqa: PLR0913  (keywords of one figure)
             xanchor="left",
             yanchor="bottom",
             showarrow=False,
-            font={"size": 10},
+            font={"size": 11},
         )
     return str(figure.to_json(engine="json"))
 
@@ -175,7 +173,7 @@ def _layout(
             "tickvals": list(labelled),
             "ticktext": [_short(tokens[i][1]) for i in labelled],
             "tickangle": -90,
-            "tickfont": {"size": 9},
+            "tickfont": {"size": 10},
             "range": [-0.5, len(tokens) - 0.5],
         },
         "yaxis": {

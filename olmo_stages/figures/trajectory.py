@@ -1,5 +1,6 @@
 """A number along training: revisions by their step, stages in the order of the lineage."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,11 +9,12 @@ from olmo_stages.errors import ConfigError
 from olmo_stages.figures.axis import NAMES, Axis
 from olmo_stages.figures.frame import frame, legend, menu
 from olmo_stages.figures.hover import columns, fields
-from olmo_stages.figures.palette import COLOURS as COLOURS
 from olmo_stages.figures.palette import GREY, transparent
 from olmo_stages.figures.wording import escape, or_gap
 from olmo_stages.types import Measurement
 
+_LEAST = 1 / 3  # of the height is for what was measured, or the level is left out
+_SPACE = 0.05  # of the height
 _HALF = 0.2  # of the width of a range at a label that no other is joined to
 
 
@@ -60,7 +62,7 @@ class Height:
     Args:
         label: its name with its unit.
         level: value that means nothing was found, drawn as a thin line.
-        limits: its range at first sight, where there are values outside of it.
+        limits: what it shows at most; values may lie outside of it.
     """
 
     label: str
@@ -91,7 +93,8 @@ def trajectory(  # noqa: PLR0913  (keywords of one figure)
 
     Returns:
         A plotly figure as JSON text. An undefined value is a gap; a label that no other is joined
-        to is a marker with its interval as an error bar.
+        to is a marker with its interval as an error bar. The vertical axis of each view begins and
+        ends where its values, intervals and nulls do, with the level where that leaves them room.
 
     Raises:
         ConfigError: there is nothing to draw, or a row's label is not on the axis.
@@ -104,22 +107,41 @@ def trajectory(  # noqa: PLR0913  (keywords of one figure)
     behind = _rows(views) if rows is None else rows
     if caption and axis.titles:
         caption += " Within a named stretch the axis is the logarithm of the step."
-    around = frame(title, caption, behind, menu=len(views) > 1, above=NAMES * bool(axis.titles))
+    around = frame(title, caption, behind, menu=len(views) > 1, above=_above(axis))
     figure = go.Figure(layout={**around, **axis.layout(height.label), "legend": legend(-0.4)})
     if height.level is not None:
         figure.add_hline(y=height.level, line={"color": GREY, "width": 1, "dash": "dot"})
+    ranges = [_range(view, height) for view in views]
+    figure.update_yaxes(range=ranges[first])
     owners: list[int] = []
     for index, traces in enumerate(drawn):
         for trace in traces:
             figure.add_trace(go.Scatter(visible=index == first, **trace))
             owners.append(index)
-    values = [y for traces in drawn for trace in traces for y in trace["y"] if y is not None]
-    low, high = height.limits or (min(values), max(values))
-    if not low <= min(values) <= max(values) <= high:
-        figure.update_yaxes(range=[low, high])
     if len(views) > 1:
-        figure.update_layout(updatemenus=[_menu(views, owners, first, NAMES * bool(axis.titles))])
+        its_menu = {**menu(_buttons(views, owners, ranges), first), "pad": {"b": 6 + _above(axis)}}
+        figure.update_layout(updatemenus=[its_menu])
     return str(figure.to_json(engine="json"))
+
+
+def _above(axis: Axis) -> int:
+    return NAMES * bool(axis.titles)
+
+
+def _range(view: View, height: Height) -> list[float]:
+    """Where the axis of a view begins and ends."""
+    shown = [it for line in view.lines for it in {**line.defined, **_values(line)}.values()]
+    banded = [line for line in (*view.lines, *view.nulls) if line.band]
+    shown += [it for line in banded for row in line.rows.values() for it in _ends(row) or ()]
+    lowest, highest = height.limits or (-math.inf, math.inf)
+    shown = [min(max(it, lowest), highest) for it in shown] or [height.level or 0.0]
+    low, high = min(shown), max(shown)
+    if height.level is not None:
+        whole = max(high, height.level) - min(low, height.level)
+        if whole * _LEAST <= high - low:
+            low, high = min(low, height.level), max(high, height.level)
+    space = _SPACE * (high - low) or 0.5 * abs(high) or 0.5
+    return [low - space, high + space]
 
 
 def _rows(views: Sequence[View]) -> list[Measurement]:
@@ -224,8 +246,8 @@ def _markers(line: Line, axis: Axis) -> dict[str, Any]:
             "symmetric": False,
             "color": line.colour,
             "width": 4,
-            "array": [_above(row) if it else 0 for row, it in zip(rows, alone, strict=True)],
-            "arrayminus": [_below(row) if it else 0 for row, it in zip(rows, alone, strict=True)],
+            "array": [_over(row) if it else 0 for row, it in zip(rows, alone, strict=True)],
+            "arrayminus": [_under(row) if it else 0 for row, it in zip(rows, alone, strict=True)],
         }
     return marker
 
@@ -284,11 +306,11 @@ def _ends(row: Measurement) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _above(row: Measurement) -> float:
+def _over(row: Measurement) -> float:
     return max(0.0, (row.ci_high or 0.0) - row.value)
 
 
-def _below(row: Measurement) -> float:
+def _under(row: Measurement) -> float:
     return max(0.0, row.value - (row.ci_low or 0.0))
 
 
@@ -299,13 +321,17 @@ def _hover(
     return fields(f"<b>{escape(name)}</b>", [("", places), *columns(rows, "layers")])
 
 
-def _menu(views: Sequence[View], owners: Sequence[int], first: int, above: int) -> dict[str, Any]:
-    buttons = [
+def _buttons(
+    views: Sequence[View], owners: Sequence[int], ranges: Sequence[list[float]]
+) -> list[dict[str, Any]]:
+    return [
         {
             "label": escape(view.name),
-            "method": "restyle",
-            "args": [{"visible": [owner == index for owner in owners]}],
+            "method": "update",
+            "args": [
+                {"visible": [owner == index for owner in owners]},
+                {"yaxis.range": ranges[index], "yaxis.autorange": False},
+            ],
         }
         for index, view in enumerate(views)
     ]
-    return {**menu(buttons, first), "pad": {"b": 6 + above}}

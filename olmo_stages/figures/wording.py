@@ -1,6 +1,7 @@
 """Words that the figures share: layers and their types, numbers, and text from data made safe."""
 
 import math
+from collections.abc import Iterable
 
 from olmo_stages.types import EMBEDDING_LAYER
 
@@ -46,11 +47,12 @@ def decimals(value: float, least: int = 3, most: int = MOST) -> int:
     """How many decimals a number needs so that what is not quite 1 is not shown as 1.
 
     Returns:
-        `least`, or for 0.9995 and more as many as show the distance from 1.
+        `least`, or of what would then be rounded to 1 as many as show that it is less.
     """
-    if not math.isfinite(value) or abs(value) >= 1 or round(abs(value), least) != 1.0:
+    size = abs(value)
+    if not math.isfinite(value) or size >= 1:
         return least
-    return min(most, -math.floor(math.log10(1 - abs(value))))
+    return next((digits for digits in range(least, most) if round(size, digits) < 1), most)
 
 
 def needed(value: float, low: float | None, high: float | None) -> int:
@@ -60,19 +62,53 @@ def needed(value: float, low: float | None, high: float | None) -> int:
     return max(decimals(value), decimals(high))
 
 
-def written(value: float, low: float | None = None, high: float | None = None) -> str:
-    """Return a number, with its interval where there is one, all with the decimals they need."""
+def written(
+    value: float, low: float | None = None, high: float | None = None, *, sign: str = ""
+) -> str:
+    """Return a number, with its interval where there is one, all with the decimals they need.
+
+    Args:
+        value: the number.
+        low: lower end of its interval.
+        high: upper end.
+        sign: `+` where positive numbers have one.
+    """
     if 0 < abs(value) < SMALL:
-        form = ".1e"
+        form = f"{sign}.1e"
     else:
         digits = needed(value, low, high)
         # An interval whose ends look the same says less than it could.
         while low != high and _same(low, high, digits) and digits < MOST:
             digits += 1
-        form = f".{digits}f"
+        form = f"{sign}.{digits}f"
     if low is None or high is None:
-        return format(value, form)
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+        return as_in(value, form)
+    return f"{as_in(value, form)} [{as_in(low, form)}, {as_in(high, form)}]"
+
+
+def as_in(value: float, form: str) -> str:
+    """Return a number in a format, but 0 only where it is 0.
+
+    What rounds to 0 has one significant digit: the end of an interval is read for the side of 0
+    that it is on.
+    """
+    if value == 0:
+        return "0" if form.endswith("e") else format(0.0, form.lstrip("+"))
+    text = format(value, form)
+    return text if float(text) else format(value, f"{'+' * form.startswith('+')}.1g")
+
+
+def shared(values: Iterable[float], same: float, most: int = 5) -> int:
+    """How many decimals numbers that stand beside one another need, all the same number.
+
+    Args:
+        values: the numbers.
+        same: the number that two equal models have; no other is to look like it.
+        most: more are not given.
+    """
+    others = [value for value in values if math.isfinite(value) and value != same]
+    alike = (any(round(it, digits) == same for it in others) for digits in range(3, most))
+    return 3 + sum(alike)
 
 
 def _same(low: float | None, high: float | None, digits: int) -> bool:

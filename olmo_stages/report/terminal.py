@@ -11,7 +11,7 @@ from operator import attrgetter
 from rich.table import Table
 from rich.text import Text
 
-from olmo_stages.figures.wording import SMALL, needed, written
+from olmo_stages.figures.wording import SMALL, as_in, needed, written
 from olmo_stages.records import Job
 from olmo_stages.report.layout import (
     NOTHING,
@@ -275,13 +275,18 @@ def _number(row: Measurement | None, *, wide: bool) -> str:
     if same or tiny or near:
         ends = (row.ci_low, row.ci_high) if wide else (None, None)
         return written(row.value, *ends)
-    text = plain(row.value, digits)
+    text = _whole(row.value, digits)
     if wide and row.ci_low is not None and row.ci_high is not None:
         # Two digits, unless rounding would show an interval that leaves its value out.
         kept = round(row.ci_low, 2) <= round(row.value, 3) <= round(row.ci_high, 2)
         short = digits.replace("3", "2") if kept else digits
-        text += f" [{plain(row.ci_low, short)}, {plain(row.ci_high, short)}]"
+        text += f" [{_whole(row.ci_low, short)}, {_whole(row.ci_high, short)}]"
     return text
+
+
+def _whole(value: float, digits: str) -> str:
+    """As `plain`, but nothing is shown as 0 that is not."""
+    return as_in(value, digits) if math.isfinite(value) else NOTHING
 
 
 def _spread(row: Measurement) -> bool:

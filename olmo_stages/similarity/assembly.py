@@ -177,25 +177,30 @@ def _figures(
     title, n_groups = measure.declared.title, rows[0].n_groups
     declared = measure.declared
     figures: dict[str, str] = {}
+    metric = f"{declared.name}_stages"
+    # The variants are set beside each other, so that they share their colours.
+    limits = {
+        it: colour_limits([row for row in rows if row.metric == it])
+        for it in (metric, "best_match_stages")
+    }
     for variant in VARIANTS:
         own = [row for row in rows if row.variant == variant]
-        metric = f"{declared.name}_stages"
         if any(row.metric == metric for row in own):
             figures[f"stages_{variant}"] = stage_matrix(
                 own,
                 metric,
                 order=order,
                 title=f"{title} of all stages, {variant}",
-                caption=captions.of_stages(title, n_groups),
-                limits=colour_limits([row for row in own if row.metric == metric]),
+                caption=captions.of_stages(title, variant, n_groups),
+                limits=limits[metric],
             )
         figures[f"best_match_{variant}"] = stage_matrix(
             own,
             "best_match_stages",
             order=order,
             title=f"Best-matching layer: {title}, {variant}",
-            caption=captions.of_best_match(title, n_groups),
-            limits=colour_limits([row for row in own if row.metric == "best_match_stages"]),
+            caption=captions.of_best_match(title, variant, n_groups),
+            limits=limits["best_match_stages"],
             symmetric=False,
         )
     curves = [
@@ -208,7 +213,7 @@ def _figures(
         drawn = stage_curves(
             curves,
             declared.name,
-            title=f"{title} by layer",
+            title=f"{title} by layer, raw",
             y_label=title,
             caption=captions.of_curves(
                 title, n_groups, null=any(row.null is not None for row in curves)

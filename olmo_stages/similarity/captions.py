@@ -1,14 +1,17 @@
 """What the figures of similarities show, in words: what was resampled, and which null is drawn."""
 
+from olmo_stages.dominant import SAID, Variant
+
 _PERMUTED = "permutations of the rows of one side, whole groups changing places"
 _JACKKNIFE = "95 % jackknife intervals over groups"
 
 
-def of_map(title: str, n: int, n_groups: int, n_permutations: int) -> str:
+def of_map(title: str, variant: Variant, n: int, n_groups: int, n_permutations: int) -> str:
     """Of layers against layers.
 
     Args:
         title: of the measure.
+        variant: of the activations.
         n: rows that are compared.
         n_groups: independent groups among them.
         n_permutations: of the null; 0 = none.
@@ -20,8 +23,8 @@ def of_map(title: str, n: int, n_groups: int, n_permutations: int) -> str:
         else "No null was run."
     )
     return (
-        f"{title} of every layer with every layer, over {n} rows in {n_groups} groups. Intervals "
-        f"are in the hover text: {_JACKKNIFE}. {null}"
+        f"{title} of every layer with every layer, over {n} rows in {n_groups} groups. "
+        f"{SAID[variant]} Intervals are in the hover text: {_JACKKNIFE}. {null}"
     )
 
 
@@ -70,31 +73,35 @@ def of_distance(title: str, n_groups: int) -> str:
     )
 
 
-def of_stages(title: str, n_groups: int) -> str:
+def of_stages(title: str, variant: Variant, n_groups: int) -> str:
     """Of stages against stages, layer by layer.
 
     Args:
         title: of the measure.
+        variant: of the activations.
         n_groups: independent groups.
     """
     return (
-        f"{title} between all stages, the same layer of both; the menu has the mean over layers "
-        "and every layer, and both triangles are the same. From pair tables that the jobs kept, in "
-        f"16 bits. Intervals are in the hover text: {_JACKKNIFE} ({n_groups}). No null was run."
+        f"{title} between all stages, the same layer of both. {SAID[variant]} The menu "
+        "has the mean over layers and every layer, and both triangles are the same. From pair "
+        f"tables that the jobs kept, in 16 bits. Intervals are in the hover text: {_JACKKNIFE} "
+        f"({n_groups}). No null was run."
     )
 
 
-def of_best_match(title: str, n_groups: int) -> str:
+def of_best_match(title: str, variant: Variant, n_groups: int) -> str:
     """Of best-matching layers between stages.
 
     Args:
         title: of the measure.
+        variant: of the activations.
         n_groups: independent groups.
     """
     return (
         f"For each layer of the row's stage, its largest {title} with any layer of the column's; "
-        f"the hover text has the layer. Intervals there: {_JACKKNIFE} ({n_groups}), of that pair "
-        "of layers: that it is the best of several is not in them. No null was run here."
+        f"the hover text has the layer. {SAID[variant]} Intervals there: {_JACKKNIFE} "
+        f"({n_groups}), of that pair of layers: that it is the best of several is not in them. "
+        "No null was run here."
     )
 
 
@@ -108,6 +115,6 @@ def of_curves(title: str, n_groups: int, *, null: bool) -> str:
     """
     said = f"Dotted: median over {_PERMUTED}." if null else "No null was run."
     return (
-        f"{title} of each stage with its reference, layer by layer. Whiskers: 95 % bootstrap "
-        f"intervals over {n_groups} groups. {said}"
+        f"{title} of each stage with its reference, layer by layer. {SAID['raw']} Whiskers: 95 % "
+        f"bootstrap intervals over {n_groups} groups. {said}"
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from olmo_stages.dominant import VARIANTS
 from olmo_stages.figures import heat_map, layer_curves, logarithmic
-from olmo_stages.figures.wording import decimals, written
+from olmo_stages.figures.wording import written
 from olmo_stages.similarity import captions
 from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.sides import Side
@@ -110,8 +110,10 @@ def figures(found: Findings) -> dict[str, str]:
             cells,
             metric,
             variant=variant,
-            title=f"{declared.title}, {pair}, {variant}",
-            caption=captions.of_map(declared.title, found.labels.n, n_groups, n_permutations),
+            title=f"{declared.title}, {variant}: {pair}",
+            caption=captions.of_map(
+                declared.title, variant, found.labels.n, n_groups, n_permutations
+            ),
             value_label=declared.title,
             limits=colour_limits(cells),
         )
@@ -157,13 +159,12 @@ def headline(found: Findings) -> dict[str, str | float | int | None]:
     scores = lead.scores
     i = int(scores.value.argmin())
     low, high = lead.mean_ends
-    digits = decimals(float(scores.value[i]))
     known = bool(np.isfinite(scores.low[i]) and np.isfinite(low))
-    ends = f"[{scores.low[i]:.{digits}f}, {scores.high[i]:.{digits}f}]" if known else ""
+    ends = tuple(float(it[i]) for it in (scores.value, scores.low, scores.high))
     shown: dict[str, str | float | int | None] = {
         "lowest at layer": found.x.indices[i],
         found.main.declared.name.replace("_", " "): float(scores.value[i]),
-        "95 % interval": ends,
+        "95 % interval": written(*ends).partition(" ")[2] if known else "",
         "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
         "mean": written(lead.mean, low, high) if known else written(lead.mean),
     }

@@ -13,6 +13,9 @@ from olmo_stages.types import Measurement
 SMALLEST = 1e-7
 """Distance from the top that is drawn for anything nearer; float32 does not tell them apart."""
 
+PALE = 0.001
+"""Values that differ by less have nearly the same colour."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -130,9 +133,9 @@ def distances(rows: Sequence[Measurement], top: float) -> list[Measurement]:
 
 
 def colour_limits(rows: Sequence[Measurement]) -> tuple[float, float]:
-    """Colours from the next lower twentieth of the values to 1: stages of a lineage are near 1."""
-    lowest = min(row.value for row in rows)
-    return min(math.floor(lowest * 20) / 20, 0.95), 1.0
+    """Colours from the lowest value to 1: stages of a lineage are near 1."""
+    lowest = min((row.value for row in rows if math.isfinite(row.value)), default=0.0)
+    return min(lowest, 1 - PALE), 1.0
 
 
 def at(scores: Scores, cell: int | tuple[int, int]) -> dict[str, float | None]:

@@ -1,5 +1,7 @@
 """What the figures of trait vectors show, in words: what was resampled, and which null is drawn."""
 
+from olmo_stages.dominant import SAID
+
 _HELD_OUT = "bootstrap intervals over groups"
 _WIDENED = (
     f"{_HELD_OUT}, widened because the folds' training groups overlap (Nadeau and Bengio 2003)"
@@ -14,10 +16,11 @@ _CORRECTED = (
 )
 
 
-def of_cosine(n_relabelled: int, n_unrelated: int) -> str:
+def of_cosine(variant: str, n_relabelled: int, n_unrelated: int) -> str:
     """Of the cosine by layer beside its nulls.
 
     Args:
+        variant: of the activations.
         n_relabelled: relabellings of the null; 0 = none.
         n_unrelated: unrelated contrasts; 0 = none.
     """
@@ -34,8 +37,9 @@ def of_cosine(n_relabelled: int, n_unrelated: int) -> str:
     if n_relabelled:
         null += " p: how often relabelling gives a cosine as high, one-sided."
     return (
-        f"Cosine between the two stages' vectors by layer, from all examples; {_CORRECTED}. Bands: "
-        f"95 % {_JACKKNIFE}; where a vector is no more than noise the cosine has none. {null}"
+        f"Cosine between the two stages' vectors by layer, from all examples; {_CORRECTED}. "
+        f"{SAID[variant]} Bands: 95 % {_JACKKNIFE}; where a vector is no more than noise "
+        f"the cosine has none. {null}"
     )
 
 
@@ -43,8 +47,8 @@ def of_distance() -> str:
     """Of 1 - cosine by layer."""
     return (
         "1 - cosine on a logarithmic axis, so that the ends of intervals change places; what is "
-        f"nearer to 1 than 1e-7 is drawn there. Bands: 95 % {_JACKKNIFE}; of nulls (dotted: "
-        "median) their central 95 %."
+        f"nearer to 1 than 1e-7 is drawn there. {SAID['raw']} Bands: 95 % {_JACKKNIFE}; of nulls "
+        "(dotted: median) their central 95 %."
     )
 
 
@@ -85,10 +89,11 @@ def of_traits(*, tested: bool) -> str:
     return f"Cosine between the vectors of two traits in one stage. No interval. {p}"
 
 
-def of_curve(*, relabelled: bool, unrelated: bool) -> str:
+def of_curve(scale: str, *, relabelled: bool, unrelated: bool) -> str:
     """Of cosines along training.
 
     Args:
+        scale: of the activations, `raw` or `standardised`.
         relabelled: whether that null is drawn.
         unrelated: whether that one is.
     """
@@ -97,7 +102,7 @@ def of_curve(*, relabelled: bool, unrelated: bool) -> str:
     drawn = " and of ".join(nulls)
     return (
         "Cosine of each stage's own vector with the reference's, from all examples; "
-        f"{_CORRECTED}. Bands, and bars of stages on their own: 95 % {_JACKKNIFE}. "
+        f"{_CORRECTED}. {SAID[scale]} Bands, and bars of stages on their own: 95 % {_JACKKNIFE}. "
         + (f"Wide ranges: central 95 % of the cosines of {drawn}. " if drawn else "")
         + "Dotted curve: reliability of the stage's own vector. Star: the reference, 1 by "
         "definition."
@@ -108,8 +113,8 @@ def of_layers() -> str:
     """Of corrected cosines along training, all layers."""
     return (
         "Cosine of each stage's own vector with the reference's by layer, blue first to amber "
-        f"last; {_CORRECTED}. Intervals are in the hover text: 95 % {_JACKKNIFE}. Star: the "
-        "reference, 1 by definition. No null is drawn."
+        f"last; {_CORRECTED}. {SAID['raw']} Intervals are in the hover text: 95 % {_JACKKNIFE}. "
+        "Star: the reference, 1 by definition. No null is drawn."
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from olmo_stages.figures import layer_curves
 from olmo_stages.figures.token_map import token_map
+from olmo_stages.figures.wording import as_in
 from olmo_stages.types import Example, Measurement
 from olmo_stages.vectors import captions
 from olmo_stages.vectors.projected import ALL, Projected
@@ -150,4 +151,4 @@ def _interval(row: Measurement, form: str) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
     between = "-" if "+" not in form else ", "
-    return f"{row.ci_low:{form}}{between}{row.ci_high:{form}}"
+    return between.join(as_in(it, form) for it in (row.ci_low, row.ci_high))

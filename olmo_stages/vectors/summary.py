@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from olmo_stages.dominant import VARIANTS
 from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
 from olmo_stages.figures.wording import written
 from olmo_stages.types import Measurement
@@ -99,20 +100,20 @@ def figures(found: Sequence[Found], rows: Sequence[Measurement]) -> dict[str, st
 
 def _curves(found: Found, rows: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
     stage, reference = found.where.stage, found.where.reference
-    about = f"{found.contrast.trait}: {stage}" + (f" and {reference}" if reference else "")
+    trait, pair = found.contrast.trait, stage + (f" and {reference}" if reference else "")
+    about = f"{trait}: {pair}"
     if found.compared:
-        for variant in ("raw", *(["standardised"] if found.dominated else [])):
-            said = "" if variant == "raw" else ", dominant dimensions scaled down"
+        for variant in VARIANTS if found.dominated else VARIANTS[:1]:
             curves = _beside_null(found, rows, variant)
             yield (
                 f"cosine_{variant}",
                 layer_curves(
                     curves,
                     "cosine",
-                    title=f"Cosine of the vectors of {about}{said}",
+                    title=f"Cosine of the vectors of {trait}, {variant}: {pair}",
                     y_label="cosine",
                     caption=captions.of_cosine(
-                        _n_drawn(found, "relabelled"), _n_drawn(found, "unrelated")
+                        variant, _n_drawn(found, "relabelled"), _n_drawn(found, "unrelated")
                     ),
                     variants=_present(curves),
                     nulls=_NULLS,
@@ -259,7 +260,7 @@ def _traits(found: Sequence[Found], rows: Sequence[Measurement]) -> str:
         order=[one.contrast.trait for one in found],
         title=f"Cosine between the vectors of traits in {found[0].where.stage}",
         caption=captions.of_traits(tested=any(row.p is not None for row in rows)),
-        limits=(-1.0, 1.0),
+        signed=True,
         axes=("trait", "trait"),
         behind=rows,
     )

@@ -241,7 +241,7 @@ def _figures(sweep: _Sweep, rows: Sequence[Measurement]) -> dict[str, str]:
                 title=f"Cosine of each stage's own vector{against}, {scale}",
                 height=Height("cosine", 0.0, _COSINES),
                 caption=captions.of_curve(
-                    relabelled=_RELABELLED in names, unrelated=_UNRELATED in names
+                    scale, relabelled=_RELABELLED in names, unrelated=_UNRELATED in names
                 ),
                 rows=_behind(
                     rows, ("cosine", "corrected_cosine", "reliability"), (scale, f"stage:{scale}")

@@ -195,10 +195,55 @@ def test_a_difference_has_signs_and_colours_that_part_in_the_middle():
     assert (signed["name"], signed["text"][1][0], signed["text"][2][0]) == (
         "best layer",
         "-0.250",
-        "+0.000",
+        "0.000",
     )
     plain = draw(two, **options)["data"][0]
     assert (plain["name"], plain["text"][2][0]) == ("all layers", "0.000")
     middle = dict(signed["colorscale"])[0.5]
     assert middle == "#f0f0f0"
     assert plain["colorscale"] != signed["colorscale"]
+
+
+def cells(*values):
+    pairs = [("think_sft", "base"), ("think_dpo", "base"), ("think_dpo", "think_sft")]
+    return [row(*pair, value) for pair, value in zip(pairs, values, strict=True)]
+
+
+def shown(figure):
+    text = views(figure)["layer 0 sliding attention"]["text"]
+    return text[1][0], text[2][0], text[2][1]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.9946, 0.996, 0.9993), ("0.995", "0.996", "0.999")),
+        ((0.9946, 0.996, 0.9996), ("0.9946", "0.9960", "0.9996")),
+        ((0.9946, 1.0, 0.99996), ("0.99460", "1.00000", "0.99996")),
+        ((0.9946, 0.996, 0.9999999), ("0.99460", "0.99600", ">0.99999")),
+    ],
+)
+def test_numbers_of_a_matrix_have_the_decimals_of_its_closest_pair(values, expected):
+    assert shown(draw(cells(*values))) == expected
+
+
+def test_a_difference_that_is_not_0_is_not_shown_as_0():
+    signed = {"signed": True, "symmetric": False}
+    assert shown(draw(cells(-0.0004, 0.0, 0.02), **signed)) == ("-0.0004", "0.0000", "+0.0200")
+    assert shown(draw(cells(-2e-7, 0.1, 0.02), **signed))[0] == "-2e-07"
+
+
+def test_colours_are_those_of_all_views_and_the_bar_says_so():
+    figure = draw([*cells(0.9946, 0.996, 0.998), row("think_sft", "base", 0.99, 3)])
+    for trace in [it for it in figure["data"] if it["type"] == "heatmap"]:
+        assert (trace["zmin"], trace["zmax"]) == (0.99, 0.998)
+        assert trace["colorbar"]["ticktext"] == ["0.99", "0.992", "0.994", "0.996", "0.998"]
+        assert trace["colorbar"]["tickvals"] == pytest.approx([0.99, 0.992, 0.994, 0.996, 0.998])
+    (trace, *_) = draw(cells(-0.2, 0.1, 0.05), signed=True, symmetric=False)["data"]
+    assert (trace["zmin"], trace["zmax"]) == (-0.2, 0.2)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, math.nan])
+def test_equal_values_have_colours_too(value):
+    trace = draw(cells(value, value, value))["data"][0]
+    assert trace["zmin"] < trace["zmax"]

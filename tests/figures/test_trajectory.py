@@ -103,3 +103,46 @@ def test_caption_and_rows_are_with_the_figure():
     named = Axis(AXIS.at, AXIS.ticks, (("base stage1", 0.0, 2.0),), AXIS.joins, AXIS.told)
     stretched = draw([View("v", [WHOLE])], named, caption="Of groups.", rows=[row("base", 1.0)])
     assert "logarithm of the step" in stretched["layout"]["meta"]["caption"]
+
+
+def vertical(figure, view=0):
+    menus = figure["layout"].get("updatemenus", [])
+    buttons = [it["args"][1]["yaxis.range"] for menu in menus for it in menu["buttons"]]
+    return (buttons or [figure["layout"]["yaxis"]["range"]])[view]
+
+
+def near_one(*, half=0.001):
+    values = {"base": 0.985, "sft": 0.99, "dpo": 0.995}
+    rows = {
+        it: row(it, value, ci_low=value - half, ci_high=value + half)
+        for it, value in values.items()
+    }
+    return Line("cosine", rows, "#5490fc", defined={"other": 1.0})
+
+
+def test_the_axis_is_that_of_the_data_where_the_level_would_flatten_them():
+    low, high = vertical(draw([View("v", [near_one()])], height=Height("cosine", 0.0)))
+    assert 0.98 < low < 0.984
+    assert 1.0 < high < 1.002
+    low, high = vertical(draw([View("v", [line(base=0.3, sft=0.9)])], height=Height("cosine", 0.0)))
+    assert low < 0.0 < 1.0 < high
+
+
+def test_the_axis_reaches_over_intervals_and_nulls_but_not_beyond_the_limits():
+    null = Line("null", {"sft": row("sft", 0.5, ci_low=0.2, ci_high=0.9)}, "#808080")
+    low, _ = vertical(draw([View("v", [near_one()], [null])]))
+    assert 0.1 < low < 0.2
+    wide = Height("cosine", None, (-1.0, 1.0))
+    low, high = vertical(draw([View("v", [near_one(half=40.0)])], height=wide))
+    assert (low, high) == pytest.approx((-1.1, 1.1))
+
+
+def test_each_view_has_its_own_range():
+    figure = draw([View("near", [near_one()]), View("far", [line(base=0.1, sft=0.9)])], first=1)
+    assert vertical(figure, 0) != vertical(figure, 1) == figure["layout"]["yaxis"]["range"]
+
+
+def test_equal_values_have_an_axis_too():
+    rows = {it: row(it, 1.0, ci_low=None, ci_high=None) for it in ("base", "sft")}
+    low, high = vertical(draw([View("v", [Line("cosine", rows, "#5490fc")])]))
+    assert low < 1.0 < high

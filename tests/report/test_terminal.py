@@ -370,6 +370,20 @@ def test_small_changes_are_not_shown_as_none(metric, value, shown):
     assert terminal._number(small, wide=True).startswith(shown)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ((0.004, -0.0003, 0.0085), "+0.004 [-0.0003, +0.01]"),
+        ((-0.0002, -0.12, 0.1), "-0.0002 [-0.12, +0.10]"),
+        ((0.0, 0.0, 0.0), "0.000 [0.00, 0.00]"),
+    ],
+)
+def test_the_side_of_zero_is_seen(numbers, shown):
+    value, low, high = numbers
+    row = Measurement("auroc_difference", value, "base", layer=1, ci_low=low, ci_high=high)
+    assert terminal._number(row, wide=True) == shown
+
+
 def test_rows_about_pairs_of_layers_are_no_curve():
     about = {"reference": "base", "layer": 1}
     assert Measurement("cka_map", 0.5, "a", **about, reference_layer=1).pairs_layers

@@ -1,5 +1,7 @@
 """Scores as measurements."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,12 @@ def curve(value, **ends):
 
 @pytest.mark.parametrize(
     ("values", "lowest"),
-    [([0.93, 0.99], 0.9), ([0.31, 0.7], 0.3), ([-0.02, 0.5], -0.05), ([0.999, 1.0], 0.95)],
+    [
+        ([0.93, 0.99], 0.93),
+        ([-0.02, 0.5, math.nan], -0.02),
+        ([0.9999, 1.0], 0.999),
+        ([math.nan], 0),
+    ],
 )
 def test_colours_go_from_the_lowest_value_to_1(values, lowest):
     assert colour_limits([curve(it) for it in values]) == (pytest.approx(lowest), 1.0)
