@@ -20,6 +20,7 @@ from olmo_stages.controls import bag_of_tokens
 from olmo_stages.errors import ConfigError
 from olmo_stages.estimates import unequal_groups
 from olmo_stages.figures import layer_curves
+from olmo_stages.figures.wording import written
 from olmo_stages.heldout import HeldOut, Where
 from olmo_stages.nested import Kind, fit, permutation_null
 from olmo_stages.probing import captions
@@ -334,6 +335,6 @@ class _Run:
             difference = self.own.nested - self.beside.nested
             low, high = difference.interval(0)
             value = float(difference.value[0])
-            headline["auroc - reference"] = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+            headline["auroc - reference"] = written(value, low, high, sign="+")
         headline["note"] = notes[best]
         return headline
