@@ -156,8 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
     heads = ("layers", *PHASES, "total", "CPU", "MB", "memory, MB", "figures", "targets")
     table = Table(*heads, title=title)
     table.caption = (
-        f"targets: {SECONDS:g} s in all, {BYTES / 1e6:g} MB. CPU seconds tell more on a busy machine; "
-        "what is assembled counts as such only while the code stays the same"
+        f"targets: {SECONDS:g} s in all, {BYTES / 1e6:g} MB; on a busy machine look at CPU. "
+        "What is assembled is made again where the code has changed since."
     )
     with tempfile.TemporaryDirectory() as temporary:
         for size in sizes:
