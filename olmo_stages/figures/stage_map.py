@@ -317,10 +317,15 @@ def _layout(order: Sequence[str], axes: tuple[str, str]) -> dict[str, Any]:
     }
     ends = [-0.5, len(order) - 0.5]
     return {
-        "xaxis": {**axis, "range": ends, "title": {"text": escape(axes[1])}, "tickangle": -45},
+        "xaxis": {**axis, "range": ends, "title": _title(axes[1]), "tickangle": -45},
         "yaxis": {
             **axis,
             "range": ends[::-1],  # the first stage on top, as in a table
-            "title": {"text": escape(axes[0])},
+            "title": _title(axes[0]),
         },
     }
+
+
+def _title(text: str) -> dict[str, Any]:
+    # With a distance of its own it is put beside the labels, not on them.
+    return {"text": escape(text), "standoff": 8}

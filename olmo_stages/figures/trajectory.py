@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from olmo_stages.errors import ConfigError
@@ -15,6 +15,7 @@ from olmo_stages.types import Measurement
 
 _LEAST = 1 / 3  # of the height is for what was measured, or the level is left out
 _SPACE = 0.05  # of the height
+_STEP = 0.1  # between lines at such a label
 _HALF = 0.2  # of the width of a range at a label that no other is joined to
 
 
@@ -154,14 +155,24 @@ def _traces(view: View, axis: Axis) -> list[dict[str, Any]]:
         if unknown := [it for it in (*line.rows, *line.defined) if it not in axis.at]:
             raise ConfigError(f"{unknown[0]!r} has no place on the axis of the figure")
     traces = [_null(line, axis) for line in view.nulls]
-    for line in view.lines:
-        if not any(or_gap(row.value) is not None for row in line.rows.values()):
-            continue
-        traces += [_band(line, axis)] if line.band else []
-        traces += [_path(line, axis), _defined_path(line, axis), _markers(line, axis)]
+    drawn = [line for line in view.lines if _values(line)]
+    for index, line in enumerate(drawn):
+        places = _beside(line, axis, index, len(drawn))
+        traces += [_band(line, places)] if line.band else []
+        traces += [_path(line, places), _defined_path(line, places), _markers(line, places)]
     defined = {label: it for line in view.lines for label, it in line.defined.items()}
     traces += [_star(label, value, axis) for label, value in defined.items()]
     return [trace for trace in traces if trace["x"]]
+
+
+def _beside(line: Line, axis: Axis, index: int, n_lines: int) -> Axis:
+    """Places of a line whose labels no other is joined to: lines lie there beside each other."""
+    kept = {label for pair in _joined(line, axis) for label in pair} | set(line.defined)
+    step = min(_STEP, 2 * _HALF / max(1, n_lines - 1))
+    moved = step * (index - (n_lines - 1) / 2)
+    return replace(
+        axis, at={label: at + moved * (label not in kept) for label, at in axis.at.items()}
+    )
 
 
 def _joined(line: Line, axis: Axis) -> list[tuple[str, str]]:

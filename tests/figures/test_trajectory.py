@@ -146,3 +146,15 @@ def test_equal_values_have_an_axis_too():
     rows = {it: row(it, 1.0, ci_low=None, ci_high=None) for it in ("base", "sft")}
     low, high = vertical(draw([View("v", [Line("cosine", rows, "#5490fc")])]))
     assert low < 1.0 < high
+
+
+def test_lines_lie_beside_each_other_where_nothing_is_joined():
+    lone = Axis(AXIS.at, AXIS.ticks, (), (), AXIS.told)
+    two = [Line(name, WHOLE.rows, "#5490fc", defined={"base": 1.0}) for name in ("a", "b")]
+    one, other = (it["x"] for it in draw([View("v", two)], lone)["data"] if it["mode"] == "markers"
+                  and it["marker"]["size"] == 7)  # fmt: skip
+    assert one[0] == other[0] == 0.0  # what is so by definition stays in its place
+    assert one[1:] == pytest.approx([0.95, 1.95, 2.95])
+    assert other[1:] == pytest.approx([1.05, 2.05, 3.05])
+    (joined,) = (it for it in draw([View("v", [WHOLE])])["data"] if it["mode"] == "markers")
+    assert joined["x"] == [0.0, 1.0, 2.0, 3.0]
