@@ -231,6 +231,7 @@ def _shown(sweep: _Sweep) -> _Place | None:
 def _figures(sweep: _Sweep, rows: Sequence[Measurement]) -> dict[str, str]:
     figures: dict[str, str] = {}
     against = f" with that of {sweep.reference}" if sweep.reference else ""
+    along = f" along the vector of {sweep.reference} and their own" if sweep.reference else ""
     if places := sweep.places(["cosine"]):
         for scale in _differing(sweep):
             views = [_cosine(sweep, scale, place) for place in places]
@@ -259,7 +260,7 @@ def _figures(sweep: _Sweep, rows: Sequence[Measurement]) -> dict[str, str]:
     for metric, title, unit, caption in (
         (
             "separation",
-            "Separation of the held-out classes",
+            f"Separation of the held-out classes{along}",
             "within-class standard deviations",
             captions.of_separation(),
         ),
