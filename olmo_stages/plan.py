@@ -31,7 +31,9 @@ CHARACTERS_PER_TOKEN = 4
 FLOPS = {"cuda": 100e12, "cpu": 0.2e12}
 READ_BYTES = 1e9
 ASSUMPTIONS = (
-    f"peak memory = {LOADING} x weights + hidden states of a batch of compute.token_budget tokens",
+    f"peak memory = {LOADING} x weights + hidden states of a batch of compute.token_budget tokens; "
+    "with compute=streamed two blocks, or the embeddings, in place of the weights, and hidden "
+    "states of all tokens, which may go to disk",
     "download = released weights as bfloat16 (twice that where a repository holds float32)",
     f"tokens = characters of the data / {CHARACTERS_PER_TOKEN}; what data.respond writes is not "
     "counted, neither its tokens nor the time to write them",
@@ -129,6 +131,11 @@ def _needs(stage: Stage, compute: Compute, n_examples: int, n_tokens: int) -> Ne
     a_token = 8 * widths.d_model + 3 * widths.d_ff + widths.attention
     budget = compute.token_budget
     hidden = budget * a_token * _BYTES[dtype] + 2 * budget**2  # and a mask a kind of layer
+    held = weight_bytes
+    if compute.streamed:
+        embeddings = widths.n_embeddings * widths.d_model
+        held = max(2 * widths.block_matrices, embeddings) * _BYTES[dtype]
+        hidden += n_tokens * widths.d_model * _BYTES[dtype]
     operations = 2 * (model.parameters - 2 * widths.n_embeddings * widths.d_model) * n_tokens
     return Needs(
         stage=stage.label,
@@ -137,7 +144,7 @@ def _needs(stage: Stage, compute: Compute, n_examples: int, n_tokens: int) -> Ne
         parameters=model.parameters,
         weights=dtype if compute.quantisation == "none" else compute.quantisation,
         weight_bytes=weight_bytes,
-        peak_bytes=round(LOADING * weight_bytes) + hidden,
+        peak_bytes=round(LOADING * held) + hidden,
         download_bytes=model.download_bytes,
         examples=n_examples,
         tokens=n_tokens,

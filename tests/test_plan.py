@@ -216,3 +216,15 @@ def test_the_table_fits_a_hundred_columns(capsys):
     rows = [line for line in capsys.readouterr().out.splitlines() if "7,298,011,136" in line]
     assert rows
     assert max(map(len, rows)) <= 100
+
+
+def test_streamed_weights_need_two_blocks_of_memory_and_the_hidden_states_of_all_tokens():
+    (whole,) = needs("model=base", "size=7b", "reference=none", "compute.dtype=bfloat16")
+    (streamed,) = needs(
+        "model=base", "size=7b", "reference=none", "compute=streamed", "compute.dtype=bfloat16"
+    )
+    two_blocks, embeddings = 2 * 2 * LINEAR_7B // 32, 2 * 100278 * 4096
+    of_a_batch = whole.peak_bytes - round(plan.LOADING * whole.weight_bytes)
+    hidden = of_a_batch + 2 * 4096 * streamed.tokens
+    assert streamed.weight_bytes == whole.weight_bytes
+    assert streamed.peak_bytes == round(plan.LOADING * max(two_blocks, embeddings)) + hidden

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo_stages.activations import comparison, prompts
+from olmo_stages.activations import comparison, prompts, streaming
 from olmo_stages.activations.entry import Entry, Writer
 from olmo_stages.activations.held_model import HeldModel, say
 from olmo_stages.activations.identity import PassIdentity
@@ -272,9 +272,14 @@ class Source:
         # Before the model, since a wrong tokenizer or position is found in a second.
         made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
         rows = lay_out(made, {capture.position for capture in writer.captures})
-        model = self._model.of(work)
         n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
         cut = rows.shards(self._store.shard_examples, self._store.shard_rows // max(n_tokens, 1))
+        if self._compute.streamed:
+            shards, types, ran_on = streaming.extract(work, writer, rows, tuple(cut), self._compute)
+            self.forward_passes[work.stage] += 1
+            kinds = [(*types, "embedding")[i] for i in writer.layers]
+            return writer.publish(work.stage, rows, kinds, shards, ran_on)
+        model = self._model.of(work)
         label = f"{work.stage.label}: activations of examples"
         shards: list[str] = []
         with progress(label, len(made)) as advance:

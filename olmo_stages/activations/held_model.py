@@ -4,6 +4,7 @@ import gc
 from typing import Any
 
 from olmo_stages.activations.request import Work
+from olmo_stages.errors import ConfigError
 from olmo_stages.models.compute import Compute
 
 
@@ -26,8 +27,14 @@ class HeldModel:
         """The model of a stage and the token budget of its batches, which lasts as long as it.
 
         Raises:
+            ConfigError: it is to be read block by block, never whole.
             ModelError: the checkpoint cannot be used.
         """
+        if self._compute.streamed:
+            raise ConfigError(
+                "compute=streamed reads texts and cannot write responses; let them be written once "
+                "with compute=auto, compute=int8 or compute=int4, which keeps them in the store"
+            )
         if self.loaded is None or self.loaded.stage != work.stage:
             self._load(work)
             self._budget = self._new_budget(work)

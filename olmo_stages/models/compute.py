@@ -30,6 +30,8 @@ class Compute:
         quantisation: of the weights: `none`, `int8` or `int4`, by bitsandbytes.
         device_map: `auto` = accelerate spreads the model over all GPUs and the CPU; None = the
             model lies on one device.
+        streamed: read the weights block by block, once, with all batches passing through each;
+            for models that do not fit into memory. Changes no number.
     """
 
     device: str
@@ -38,6 +40,7 @@ class Compute:
     threads: int | None
     quantisation: str = "none"
     device_map: str | None = None
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         check_choice("compute.device", self.device, DEVICES)
@@ -50,6 +53,14 @@ class Compute:
                     "compute.device=cpu and compute.device_map=auto contradict each other: the map "
                     "takes every GPU it finds; leave one of them out"
                 )
+        if self.streamed and (self.device_map is not None or self.quantisation != "none"):
+            other = f"compute.quantisation={self.quantisation}"
+            if self.device_map is not None:
+                other = f"compute.device_map={self.device_map}"
+            raise ConfigError(
+                f"compute.streamed=true and {other} exclude each other: whole blocks in full "
+                "precision are streamed through one device; leave one of them out"
+            )
         if self.token_budget < 1:
             raise ConfigError(
                 f"compute.token_budget {self.token_budget} holds no token; give at least 1"

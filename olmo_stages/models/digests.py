@@ -11,7 +11,7 @@ from olmo_stages.errors import ModelError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-RANDOM_INIT_VERSION = "transformers-init-weights-1"
+RANDOM_INIT_VERSION = "transformers-init-weights-2"
 """Which initialisation `random_init` means; raise it when that changes."""
 
 _TOKENIZER_FILES = re.compile(

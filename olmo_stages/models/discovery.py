@@ -46,21 +46,11 @@ def find_decoder(model: nn.Module) -> Decoder:
     decoder: Any = getattr(model, "base_model", model)
     config: Any = decoder.config.get_text_config()
     name = type(model).__name__
-    stacks = [
-        child
-        for child in decoder.children()
-        if isinstance(child, nn.ModuleList) and len(child) == config.num_hidden_layers
-    ]
-    if len(stacks) != 1:
-        raise ModelError(
-            f"{name}: looked for one list of {config.num_hidden_layers} decoder blocks and found "
-            f"{len(stacks)}; only decoder-only language models are supported"
-        )
-    modules = tuple(stacks[0])
+    modules = block_modules(model)
     embedding: Any = decoder.get_input_embeddings()
     traces, around = _trace(decoder, modules, embedding)
     blocks = tuple(
-        _find_taps(f"{name}, block {i}", module, trace)
+        find_taps(f"{name}, block {i}", module, trace)
         for i, (module, trace) in enumerate(zip(modules, traces, strict=True))
     )
     _check_stream(name, traces, around)
@@ -70,8 +60,29 @@ def find_decoder(model: nn.Module) -> Decoder:
     return Decoder(decoder, blocks, types, embedding.num_embeddings, rotary)
 
 
+def block_modules(model: Any) -> tuple[nn.Module, ...]:  # noqa: ANN401 (any model of transformers)
+    """The decoder blocks of a causal language model, in order.
+
+    Raises:
+        ModelError: there is no one list of as many as the config says.
+    """
+    decoder: Any = getattr(model, "base_model", model)
+    n_blocks = decoder.config.get_text_config().num_hidden_layers
+    stacks = [
+        child
+        for child in decoder.children()
+        if isinstance(child, nn.ModuleList) and len(child) == n_blocks
+    ]
+    if len(stacks) != 1:
+        raise ModelError(
+            f"{type(model).__name__}: looked for one list of {n_blocks} decoder blocks and found "
+            f"{len(stacks)}; only decoder-only language models are supported"
+        )
+    return tuple(stacks[0])
+
+
 @dataclass(eq=False)
-class _Trace:
+class Trace:
     """Hidden states in and out of a module and of its children, in the order of their calls."""
 
     pre: torch.Tensor | None = None
@@ -84,22 +95,15 @@ class _Trace:
 
 def _trace(
     decoder: nn.Module, modules: tuple[nn.Module, ...], embedding: nn.Embedding
-) -> tuple[list[_Trace], _Trace]:
+) -> tuple[list[Trace], Trace]:
     """What goes through each block, and through the decoder around them."""
-    traces, around = [_Trace() for _ in modules], _Trace()
-    device = device_of(decoder)
-    ids = torch.arange(1, PROBE_TOKENS + 1, device=device) * 7919 % embedding.num_embeddings
+    traces, around = [Trace() for _ in modules], Trace()
+    ids = torch.tensor(probe_ids(embedding.num_embeddings), device=device_of(decoder))
 
     def register(stack: ExitStack) -> None:
         for module, trace in zip(modules, traces, strict=True):
-            stack.callback(
-                module.register_forward_pre_hook(_keep_pre(trace), with_kwargs=True).remove
-            )
-            stack.callback(module.register_forward_hook(_keep_post(trace)).remove)
-            _keep_children(stack, module, trace)
-        _keep_children(stack, decoder, around)
-        for part in {embedding, *(c for c in decoder.children() if isinstance(c, nn.Embedding))}:
-            stack.callback(part.register_forward_hook(_keep_embedding(around)).remove)
+            keep_block(stack, module, trace)
+        keep_around(stack, decoder, around)
 
     with hooks(register), torch.inference_mode():
         found = decoder(
@@ -109,7 +113,27 @@ def _trace(
     return traces, around
 
 
-def _keep_pre(trace: _Trace) -> Callable[..., None]:
+def probe_ids(n_embeddings: int) -> list[int]:
+    """Token ids of the short prompt, spread over the vocabulary."""
+    return [i * 7919 % n_embeddings for i in range(1, PROBE_TOKENS + 1)]
+
+
+def keep_block(stack: ExitStack, module: nn.Module, trace: Trace) -> None:
+    """Keep what goes through a block, until the stack closes."""
+    stack.callback(module.register_forward_pre_hook(_keep_pre(trace), with_kwargs=True).remove)
+    stack.callback(module.register_forward_hook(_keep_post(trace)).remove)
+    _keep_children(stack, module, trace)
+
+
+def keep_around(stack: ExitStack, decoder: Any, trace: Trace) -> None:  # noqa: ANN401
+    """Keep what goes through a decoder outside of its blocks, until the stack closes."""
+    _keep_children(stack, decoder, trace)
+    embedding = decoder.get_input_embeddings()
+    for part in {embedding, *(c for c in decoder.children() if isinstance(c, nn.Embedding))}:
+        stack.callback(part.register_forward_hook(_keep_embedding(trace)).remove)
+
+
+def _keep_pre(trace: Trace) -> Callable[..., None]:
     def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         trace.pre = first_input(args, kwargs).cpu()
         pair = kwargs.get("position_embeddings")
@@ -120,27 +144,27 @@ def _keep_pre(trace: _Trace) -> Callable[..., None]:
     return hook
 
 
-def _keep_post(trace: _Trace) -> Callable[..., None]:
+def _keep_post(trace: Trace) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
         trace.post = first_tensor(output).cpu()
 
     return hook
 
 
-def _keep_embedding(trace: _Trace) -> Callable[..., None]:
+def _keep_embedding(trace: Trace) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
         trace.embeddings.append(output.cpu())
 
     return hook
 
 
-def _keep_children(stack: ExitStack, module: nn.Module, trace: _Trace) -> None:
+def _keep_children(stack: ExitStack, module: nn.Module, trace: Trace) -> None:
     for name, child in module.named_children():
         hook = _keep_child(trace, name)
         stack.callback(child.register_forward_hook(hook, with_kwargs=True).remove)
 
 
-def _keep_child(trace: _Trace, name: str) -> Callable[..., None]:
+def _keep_child(trace: Trace, name: str) -> Callable[..., None]:
     def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ANN401
         given, made = args[0] if args else kwargs.get("hidden_states"), output
         made = made[0] if isinstance(made, tuple) else made
@@ -150,7 +174,7 @@ def _keep_child(trace: _Trace, name: str) -> Callable[..., None]:
     return hook
 
 
-def _find_taps(where: str, module: nn.Module, trace: _Trace) -> Block:
+def find_taps(where: str, module: nn.Module, trace: Trace) -> Block:
     """The children whose outputs add up to the block's output, through an input in between.
 
     Raises:
@@ -190,7 +214,7 @@ def _adds(before: torch.Tensor, contribution: torch.Tensor, after: torch.Tensor)
     return bool(error <= TOLERANCE * contribution.double().norm())
 
 
-def _check_stream(name: str, traces: Sequence[_Trace], around: _Trace) -> None:
+def _check_stream(name: str, traces: Sequence[Trace], around: Trace) -> None:
     """Check that the stream goes from the embeddings through the blocks to at most a final norm.
 
     Raises:
@@ -200,11 +224,7 @@ def _check_stream(name: str, traces: Sequence[_Trace], around: _Trace) -> None:
     assert first is not None
     assert last is not None
     assert around.post is not None
-    if not _is_embedding(first, around.embeddings):
-        raise ModelError(
-            f"{name}: looked for the token embeddings, at most scaled or with positions added, as "
-            "the input of block 0; this architecture is not supported"
-        )
+    check_embedding(name, first, around)
     for i, (before, after) in enumerate(pairwise(traces)):
         if not _same(before.post, after.pre):
             raise ModelError(
@@ -218,6 +238,19 @@ def _check_stream(name: str, traces: Sequence[_Trace], around: _Trace) -> None:
         raise ModelError(
             f"{name}: looked for one final norm from the output of the last block to the model's "
             "hidden states; this architecture is not supported"
+        )
+
+
+def check_embedding(name: str, first: torch.Tensor, around: Trace) -> None:
+    """Check that the input of block 0 is what was looked up, at most scaled or with positions.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not _is_embedding(first, around.embeddings):
+        raise ModelError(
+            f"{name}: looked for the token embeddings, at most scaled or with positions added, as "
+            "the input of block 0; this architecture is not supported"
         )
 
 

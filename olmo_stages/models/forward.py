@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.memory import TokenBudget, is_exhausted
-from olmo_stages.models.sites import Decoder, Hidden, device_of, hooks, on_input, on_output
+from olmo_stages.models.sites import Block, Decoder, Hidden, device_of, hooks, on_input, on_output
 from olmo_stages.types import EMBEDDING_LAYER, MEANS, Position, Site
 
 
@@ -34,8 +34,8 @@ class Item:
     tokens: Mapping[Position, tuple[int, ...]]
 
 
-class _Stop(Exception):
-    """The last layer asked for has been read."""
+class Stop(Exception):
+    """What was asked for has been read."""
 
 
 def batches(lengths: Sequence[int], token_budget: int) -> Iterator[slice]:
@@ -92,7 +92,7 @@ def pooled(
     parts: dict[Key, list[torch.Tensor]] = {
         Key(*capture, layer): [] for capture in captures for layer in sorted(layers)
     }
-    _check_ids(decoder, items)
+    check_ids(decoder.n_embeddings, items)
     budget = TokenBudget(token_budget) if isinstance(token_budget, int) else token_budget
     lengths = [len(item.token_ids) for item in items]
     done = 0
@@ -122,7 +122,7 @@ def _attempt(
     try:
         found = _run(decoder, batch, captures, layers)
         for key, vectors in found.items():
-            _check_finite(key, batch, vectors)
+            check_finite(key, batch, vectors)
         return {key: vectors.cpu() for key, vectors in found.items()}
     except MemoryError:
         return None
@@ -136,9 +136,9 @@ def _run(
     decoder: Decoder, batch: Sequence[Item], captures: Sequence[Capture], layers: Sequence[int]
 ) -> dict[Key, torch.Tensor]:
     device = device_of(decoder.model)
-    ids, mask = _pad(batch, device)
+    ids, mask = padded(batch, device)
     chosen = {
-        capture.position: _token_mask(batch, capture.position, ids.shape[1], device)
+        capture.position: token_mask(batch, capture.position, ids.shape[1], device)
         for capture in captures
     }
     found: dict[Key, torch.Tensor] = {}
@@ -146,28 +146,24 @@ def _run(
     def register(stack: ExitStack) -> None:
         for layer in layers:
             for capture in captures:
-                read = _reader(found, Key(*capture, layer), chosen[capture.position])
-                _place(stack, decoder, capture.site, layer, read)
+                read = reader(found, Key(*capture, layer), chosen[capture.position])
+                place(stack, decoder.blocks[max(layer, 0)], capture.site, layer, read)
         # Registered after the readers, because hooks run in the order of their registration.
         if layers[-1] == EMBEDDING_LAYER:
-            on_input(stack, decoder.blocks[0].module, _stop)
+            on_input(stack, decoder.blocks[0].module, stop)
         else:
-            on_output(stack, decoder.blocks[layers[-1]].module, _stop)
+            on_output(stack, decoder.blocks[layers[-1]].module, stop)
 
     positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
-    with hooks(register), torch.inference_mode(), suppress(_Stop):
+    with hooks(register), torch.inference_mode(), suppress(Stop):
         decoder.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     return found
 
 
-def _place(
-    stack: ExitStack,
-    decoder: Decoder,
-    site: Site,
-    layer: int,
-    read: Callable[[torch.Tensor], None],
+def place(
+    stack: ExitStack, block: Block, site: Site, layer: int, read: Callable[[torch.Tensor], None]
 ) -> None:
-    block = decoder.blocks[max(layer, 0)]
+    """Read a block at a site, or its input where the layer is the embeddings."""
     if layer == EMBEDDING_LAYER:
         on_input(stack, block.module, read)
         return
@@ -184,9 +180,11 @@ def _place(
             on_output(stack, block.module, read)
 
 
-def _reader(
+def reader(
     found: dict[Key, torch.Tensor], key: Key, chosen: Bool[torch.Tensor, "example token"]
 ) -> Callable[[torch.Tensor], None]:
+    """What pools hidden states as the key says and puts the rows into `found`."""
+
     def read(hidden: Hidden) -> None:
         if hidden.shape[:2] != chosen.shape:
             raise ModelError(
@@ -220,11 +218,12 @@ def pool(
     return kept.sum(dim=1) / chosen.sum(dim=1, keepdim=True)
 
 
-def _stop(_hidden: torch.Tensor) -> None:
-    raise _Stop
+def stop(_hidden: torch.Tensor) -> None:
+    """End a forward pass, from a hook."""  # noqa: DOC501
+    raise Stop
 
 
-def _pad(
+def padded(
     batch: Sequence[Item], device: torch.device
 ) -> tuple[Int[torch.Tensor, "example token"], Int[torch.Tensor, "example token"]]:
     """Token ids padded on the right with 0, and the mask that hides the padding."""
@@ -237,9 +236,14 @@ def _pad(
     return ids.to(device), mask.to(device)
 
 
-def _token_mask(
+def token_mask(
     batch: Sequence[Item], position: Position, width: int, device: torch.device
 ) -> Bool[torch.Tensor, "example token"]:
+    """The tokens that a position reads.
+
+    Raises:
+        ModelError: another number of tokens of an example than the position allows.
+    """
     chosen = torch.zeros(len(batch), width, dtype=torch.bool)
     for row, item in enumerate(batch):
         chosen[row, list(item.tokens[position])] = True
@@ -253,16 +257,26 @@ def _token_mask(
     return chosen.to(device)
 
 
-def _check_ids(decoder: Decoder, items: Sequence[Item]) -> None:
+def check_ids(n_embeddings: int, items: Sequence[Item]) -> None:
+    """Refuse token ids that the model has no embedding for.
+
+    Raises:
+        ModelError: names the first such example.
+    """
     for item in items:
-        if not item.token_ids or max(item.token_ids) >= decoder.n_embeddings:
+        if not item.token_ids or max(item.token_ids) >= n_embeddings:
             raise ModelError(
                 f"example {item.id!r}: token ids {item.token_ids[:3]}... do not fit the model's "
-                f"{decoder.n_embeddings} embeddings; tokenizer and weights do not belong together"
+                f"{n_embeddings} embeddings; tokenizer and weights do not belong together"
             )
 
 
-def _check_finite(key: Key, batch: Sequence[Item], vectors: torch.Tensor) -> None:
+def check_finite(key: Key, batch: Sequence[Item], vectors: torch.Tensor) -> None:
+    """Refuse activations that are not finite.
+
+    Raises:
+        NonFiniteError: names layer, site and the first example.
+    """
     finite = torch.isfinite(vectors).all(dim=-1)
     if not bool(finite.all()):
         tokens = key.position == "tokens"

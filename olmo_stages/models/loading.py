@@ -13,9 +13,12 @@ import torch
 from olmo_stages.errors import ModelError
 from olmo_stages.models import digests, families, guards, layer_kinds, memory, placement, rope
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
-from olmo_stages.models.discovery import find_decoder
+from olmo_stages.models.discovery import block_modules, find_decoder
+from olmo_stages.models.initialisation import initialise
 from olmo_stages.models.malformed import malformed
 from olmo_stages.models.sites import Decoder
+from olmo_stages.models.skeleton import Random, Read, Skeleton, build, check_dtype, check_names
+from olmo_stages.models.tensors import Tensors
 from olmo_stages.types import Stage
 
 
@@ -45,12 +48,12 @@ def load(
 ) -> Loaded:
     """Load a stage's model, or initialise one of the same shape at random.
 
-    `stage.random_init` runs transformers' own `_init_weights` on the CPU from that seed: normal
-    with the config's `initializer_range` (0.02 for OLMo) for matrices and embeddings, ones for norm
-    gains. That is how training of these families starts. With gains of 1 each contribution of a
-    post-norm block has root mean square 1, fifty times the embeddings, so the token's own
-    embedding fades from the residual stream within a block or two; the embedding layer itself is
-    the baseline for what token identity alone gives.
+    `stage.random_init` runs transformers' own `_init_weights` on the CPU from that seed, part by
+    part (`olmo_stages.models.initialisation`): normal with the config's `initializer_range` (0.02
+    for OLMo) for matrices and embeddings, ones for norm gains. That is how training of these
+    families starts. With gains of 1 each contribution of a post-norm block has root mean square 1,
+    fifty times the embeddings, so the token's own embedding fades from the residual stream within a
+    block or two; the embedding layer itself is the baseline for what token identity alone gives.
 
     Args:
         stage: which weights.
@@ -99,6 +102,43 @@ def load(
         return Loaded(stage, model, decoder)
 
 
+def skeleton(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Skeleton:
+    """A stage's model without its weights, for `olmo_stages.models.layer_major`.
+
+    Args:
+        stage: which weights; a random initialisation is that of `load`.
+        checkpoint: from `locate`.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: `cpu` or `cuda`, where each block is computed.
+
+    Returns:
+        The model; that its files hold all weights has been checked, their values are when read.
+
+    Raises:
+        ModelError: the checkpoint cannot be used; says why.
+        ConfigError: its architecture cannot be run block by block in this dtype.
+    """
+    import transformers
+
+    where = f"stage {stage.label} ({checkpoint.path})"
+    exact, place = getattr(torch, dtype), torch.device(device)
+    with malformed(where):
+        families.check_config(checkpoint.path)
+        config = digests.read_config(checkpoint.path)
+        ropes = rope.expected(where, config)
+        if rope.differs(ropes):
+            guards.check_transformers(transformers.__version__)
+        with _explained(where), _one_line():
+            model = build(families.native_config(checkpoint.path), exact, place)
+        check_dtype(model, exact)
+        if stage.random_init is not None:
+            return Skeleton(where, model, Random(model, stage.random_init), exact, place, ropes)
+        guards.check_files(where, checkpoint.path)
+        tensors = Tensors(checkpoint.path)
+        check_names(where, model, tensors)
+        return Skeleton(where, model, Read(where, tensors, exact), exact, place, ropes)
+
+
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
     """Say in one line what transformers says of files that it cannot read or does not know.
@@ -142,17 +182,14 @@ def _build(
     stage: Stage, path: Path, dtype: str, placed: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """The model and which of its weights the checkpoint did not give it."""
-    from transformers import AutoModelForCausalLM
-
     options = {"dtype": getattr(torch, dtype), "attn_implementation": ATTENTION}
     config = families.native_config(path)
     if stage.random_init is None:
         return _read(path, config, {**options, **placed})
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stage.random_init)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+    model = build(config, getattr(torch, dtype), torch.device("cpu"))
+    initialise(model, block_modules(model), stage.random_init)
     if not placed:
         return model, {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
     # Quantised and spread by the code that does it to trained weights, which reads files.

@@ -73,16 +73,17 @@ def where(model: Any) -> dict[str, str]:  # noqa: ANN401 (any model of transform
     spread = getattr(model, "hf_device_map", None)
     if spread is None:
         devices = Counter(str(parameter.device) for parameter in model.parameters())
-        return {device: _name(device) for device in devices}
+        return {device: name(device) for device in devices}
     names = [f"cuda:{it}" if isinstance(it, int) else str(it) for it in spread.values()]
     parts = Counter(names)
     return {
-        device: f"{_name(device)}, {count} of {len(names)} parts of the model"
+        device: f"{name(device)}, {count} of {len(names)} parts of the model"
         for device, count in parts.items()
     }
 
 
-def _name(device: str) -> str:
+def name(device: str) -> str:
+    """Name of a device such as `cuda:0` or `cpu`, for the record."""
     if device.startswith("cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
     return platform.machine() if device == "cpu" else device
