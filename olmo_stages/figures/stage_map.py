@@ -22,6 +22,7 @@ from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _MOST_NUMBERS = 15
 _ROOMY = 12  # stages whose names have room at any size
+_SLANTED = 8  # more slanted names would lie on one another on a narrow page
 _PALE = 0.001  # values that differ by less have nearly the same colour
 _DECIMALS = 5
 _Pair = tuple[str, str]
@@ -316,8 +317,9 @@ def _layout(order: Sequence[str], axes: tuple[str, str]) -> dict[str, Any]:
         "automargin": True,
     }
     ends = [-0.5, len(order) - 0.5]
+    angle = -45 if len(order) <= _SLANTED else -90
     return {
-        "xaxis": {**axis, "range": ends, "title": _title(axes[1]), "tickangle": -45},
+        "xaxis": {**axis, "range": ends, "title": _title(axes[1]), "tickangle": angle},
         "yaxis": {
             **axis,
             "range": ends[::-1],  # the first stage on top, as in a table

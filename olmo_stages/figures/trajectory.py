@@ -15,6 +15,7 @@ from olmo_stages.types import Measurement
 
 _LEAST = 1 / 3  # of the height is for what was measured, or the level is left out
 _SPACE = 0.05  # of the height
+_SEEN = 0.3  # of nulls, on dark pages too
 _STEP = 0.1  # between lines at such a label
 _HALF = 0.2  # of the width of a range at a label that no other is joined to
 
@@ -268,7 +269,7 @@ def _band(line: Line, axis: Axis) -> dict[str, Any]:
 
 
 def _null(line: Line, axis: Axis) -> dict[str, Any]:
-    ranges: dict[str, Any] = _ranges(line, axis, transparent(line.colour))
+    ranges: dict[str, Any] = _ranges(line, axis, transparent(line.colour, _SEEN))
     ranges["name"] = escape(line.name)
     joined = {label for pair in _joined(line, axis) for label in pair}
     for label, row in line.rows.items():
