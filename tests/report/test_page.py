@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
@@ -12,11 +13,11 @@ from importlib import resources
 import pandas as pd
 import pytest
 
-from olmo_stages.document import Choice, Edge, Figure, Grid, Node, Shift, Study
+from olmo_stages.document import Choice, Edge, Figure, Grid, Node, Section, Shift, Study
 from olmo_stages.report.page import render, write
 from olmo_stages.report.page.cells import letter, table
 from olmo_stages.report.page.lineage import lineage
-from olmo_stages.report.page.packed import packed
+from olmo_stages.report.page.packed import Packed, packed
 from tests import documents
 from tests.documents import CKA, PROBE, row, study
 
@@ -90,8 +91,17 @@ def unpacked(text: str) -> dict:
     return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
-def figure_of(rows: pd.DataFrame, plotly: str = '{"data":[],"layout":{}}') -> Figure:
-    return Figure("f", "f", "", (Choice("", plotly, rows),))
+def section_of(rows: Sequence[pd.DataFrame], plotly: str = '{"data":[],"layout":{}}') -> Section:
+    """A section of a figure for each frame of rows, or of one without."""
+    figures = tuple(
+        Figure(f"f{index}", "f", "", (Choice("", plotly, it),))
+        for index, it in enumerate(rows or [pd.DataFrame()])
+    )
+    return Section("s", "probe", "d", "t", "", (), Grid((), ()), figures)
+
+
+def tables(pack: Packed) -> list[dict]:
+    return unpacked(pack.tables)["tables"]
 
 
 @pytest.fixture(scope="module")
@@ -225,39 +235,73 @@ def test_what_the_page_is_made_of_is_in_the_package():
 # ---- rows behind a figure
 
 
-def test_rows_keep_seven_digits():
+def test_numbers_keep_seven_digits():
     rows = pd.DataFrame({"value": [0.123456789, 123456789.0, 1e-12], "n": [1, 2, 3]})
-    columns = unpacked(packed(figure_of(rows)))["choices"][0]["rows"]["columns"]
-    assert columns == {"value": [0.1234568, 123456800.0, 1e-12], "n": [1, 2, 3]}
+    plotly = '{"data":[{"y":[0.123456789,0.999999949,-1.23456789e-9,3]}],"layout":{}}'
+    pack = packed(section_of([rows], plotly))
+    assert tables(pack) == [{"value": [0.1234568, 123456800.0, 1e-12], "n": [1, 2, 3]}]
+    (choice,) = unpacked(pack.figures[0])["choices"]
+    assert choice["figure"]["data"] == [{"y": [0.1234568, 0.9999999, -1.234568e-09, 3]}]
+
+
+def test_times_in_a_figure_stay_whole():
+    plotly = '{"data":[{"x":[1732233600123.5,1732233600124.5]}],"layout":{}}'
+    (choice,) = unpacked(packed(section_of([], plotly)).figures[0])["choices"]
+    assert choice["figure"]["data"] == [{"x": [1732233600123.5, 1732233600124.5]}]
 
 
 def test_undefined_and_infinite_values_survive():
     values = [math.nan, math.inf, -math.inf, 0.0]
     rows = pd.DataFrame({"value": values, "layer": pd.array([1, None, 3, 4], dtype="Int64")})
-    columns = unpacked(packed(figure_of(rows)))["choices"][0]["rows"]["columns"]
-    assert columns == {"value": [None, "Infinity", "-Infinity", 0.0], "layer": [1, None, 3, 4]}
+    assert tables(packed(section_of([rows]))) == [
+        {"value": [None, "Infinity", "-Infinity", 0.0], "layer": [1, None, 3, 4]}
+    ]
 
 
 def test_what_all_rows_share_is_written_once():
-    rows = pd.DataFrame({"stage": ["a", "a"], "p": [None, None]})
-    found = unpacked(packed(figure_of(rows)))["choices"][0]["rows"]
-    assert found == {"count": 2, "columns": {"stage": {"all": "a"}, "p": {"all": None}}}
+    rows = pd.DataFrame({"stage": ["a", "a"], "layer": [1, 2], "p": [None, math.nan]})
+    shown = {"stage": {"all": "a"}, "layer": [1, 2], "p": {"all": None}}
+    assert tables(packed(section_of([rows]))) == [shown]
 
 
-def test_a_figure_without_rows_says_so():
-    assert unpacked(packed(figure_of(pd.DataFrame())))["choices"][0]["rows"] is None
+def test_figures_of_the_same_rows_share_them():
+    rows = pd.DataFrame({"stage": list("abcd"), "value": [1.0, math.nan, 3.0, math.nan]})
+    other = pd.DataFrame({"token": ["x"]})
+    pack = packed(section_of([rows, rows.iloc[[3, 0, 1]], other, rows.iloc[:0]]))
+    assert tables(pack) == [
+        {"stage": list("abcd"), "value": [1.0, None, 3.0, None]},
+        {"token": {"all": "x"}},
+    ]
+    assert [it["rows"] for figure in pack.figures for it in unpacked(figure)["choices"]] == [
+        {"table": 0, "runs": [0, 4]},
+        {"table": 0, "runs": [3, 1, 0, 2]},
+        {"table": 1, "runs": [0, 1]},
+        None,
+    ]
+
+
+def test_rows_that_differ_in_anything_are_kept_apart():
+    rows = pd.DataFrame({"stage": ["a", "a"], "note": ["", None]})
+    assert tables(packed(section_of([rows, rows.assign(stage="b")]))) == [
+        {"stage": list("aabb"), "note": ["", None, "", None]}
+    ]
+
+
+def test_without_rows_there_are_no_tables():
+    assert packed(section_of([pd.DataFrame()])).tables == ""
 
 
 def test_a_figure_that_is_no_json_costs_only_itself():
-    assert unpacked(packed(figure_of(pd.DataFrame(), "no json")))["choices"][0]["figure"] is None
+    assert unpacked(packed(section_of([], "no json")).figures[0])["choices"][0]["figure"] is None
     nan = '{"data":[{"y":[1,NaN]}],"layout":{"template":{},"title":{"text":"t"}}}'
-    found = unpacked(packed(figure_of(pd.DataFrame(), nan)))["choices"][0]["figure"]
+    found = unpacked(packed(section_of([], nan)).figures[0])["choices"][0]["figure"]
     assert found == {"data": [{"y": [1, None]}], "layout": {"title": {"text": "t"}}}
 
 
 def test_packed_data_holds_nothing_that_html_knows():
-    text = packed(figure_of(pd.DataFrame({"note": ["</script><!--", documents.HOSTILE]})))
-    assert text.replace("+", "").replace("/", "").rstrip("=").isalnum()
+    pack = packed(section_of([pd.DataFrame({"note": ["</script><!--", documents.HOSTILE]})]))
+    for text in (pack.tables, *pack.figures):
+        assert text.replace("+", "").replace("/", "").rstrip("=").isalnum()
 
 
 # ---- cells

@@ -14,7 +14,8 @@ What tests and scripts may hold on to:
 - figures: `figure.figure[data-figure][data-state]`, where the state goes from `waiting` to `drawn`
   or `broken`; in it `select.choice` (several choices), `select.view` (plotly's own menu),
   `button.rows`, `button.image[data-format]` (png, svg), `.plot` and `figcaption`. `body` has
-  `data-figures="drawn"` when all are.
+  `data-figures="drawn"` when all are. `script.packed` holds a figure, `script.packed.tables` the
+  rows behind those of a section.
 - the dialog: `#data` with `.filter`, `.csv` (download), `.close` and a `table.grid`.
 - commands: `.command > pre` and `button.copy`.
 """

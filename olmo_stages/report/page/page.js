@@ -179,6 +179,25 @@
     return JSON.parse(await new Response(stream).text());
   }
 
+  /** The rows behind the figures of a section, each once: unpacked once, too. */
+  const unpackedTables = new Map();
+  function tablesOf(section) {
+    const node = section.querySelector("script.tables");
+    if (!unpackedTables.has(section)) unpackedTables.set(section, node ? unpack(node).then((it) => it.tables) : []);
+    return unpackedTables.get(section);
+  }
+
+  /** The rows of a choice: their number and columns, a list or what all of them share. */
+  function rowsAt({ table, runs }, tables) {
+    const places = [];
+    for (let it = 0; it < runs.length; it += 2) for (let step = 0; step < runs[it + 1]; step += 1) places.push(runs[it] + step);
+    const columns = Object.entries(tables[table]).map(([name, column]) => {
+      const values = Array.isArray(column) ? places.map((it) => column[it]) : [column.all];
+      return [name, values.every((it) => it === values[0]) ? { all: values[0] } : values];
+    });
+    return { count: places.length, columns: Object.fromEntries(columns) };
+  }
+
   /** Text of plotly, which knows a little HTML, as it is read. */
   const read = (text) => new DOMParser().parseFromString(String(text), "text/html").body.textContent;
   const forPlotly = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -268,9 +287,11 @@
     }
 
     get choice() { return this.choices[Number(this.select?.value ?? 0)]; }
+    get rows() { return this.choice.rows && rowsAt(this.choice.rows, this.tables); }
     get name() { return [this.title, this.choice.name].filter(Boolean).join(" · "); }
 
     async load() {
+      this.tables = await tablesOf(this.element.closest("section"));
       this.choices ??= (await unpack(this.packed)).choices;
       all("button, select", this.element).forEach((it) => { it.disabled = false; });
     }
@@ -470,7 +491,7 @@
   function openRows(figure) {
     const dialog = document.getElementById("data");
     opened = figure;
-    const { rows } = figure.choice;
+    const { rows } = figure;
     dialog.querySelector("h2").textContent = figure.name;
     const box = dialog.querySelector("input");
     box.value = "";
@@ -500,7 +521,7 @@
     box.addEventListener("input", () => filterRows(box, dialog.querySelector("table")));
     dialog.querySelector(".csv").addEventListener("click", () => {
       const name = [opened.element.dataset.file, opened.choice.name].filter(Boolean).join("-").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 100);
-      download(csv(opened.choice.rows), `${name}.csv`);
+      download(csv(opened.rows), `${name}.csv`);
     });
   }
 
