@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
 from olmo_stages.document import Cell, Shift, Study
 from olmo_stages.figures.wording import or_gap
+from olmo_stages.markdown import escaped
 from olmo_stages.report.layout import printable
 from olmo_stages.report.lead import NAMING, placed, words
 from olmo_stages.types import Measurement
@@ -30,7 +30,6 @@ _NUMBERS = {
 }
 """What is given of a number besides its value, and which field of a measurement it is."""
 _FORMULA = ("=", "+", "-", "@")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()|~])")
 
 
 def formatted(study: Study, form: Format) -> str:
@@ -101,11 +100,10 @@ def to_csv(study: Study) -> str:
 
 def to_markdown(study: Study) -> str:
     """Return the lead table as a Markdown table, numbers with their intervals."""
-    heads = [_escaped(head) for head in study.lead.columns]
+    heads = [escaped(head) for head in study.lead.columns]
     rule = ["---" if column < NAMING else "---:" for column in range(len(heads))]
     rows = [
-        [_escaped(it) if isinstance(it, str) else words(it) for it in row]
-        for row in study.lead.rows
+        [escaped(it) if isinstance(it, str) else words(it) for it in row] for row in study.lead.rows
     ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *rows])
 
@@ -161,9 +159,3 @@ def _text(cell: Cell) -> Cell:
         return cell
     text = printable(cell)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _escaped(text: str) -> str:
-    """Return text that Markdown, which knows HTML too, shows as it is, on one line."""
-    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(r"\\\1", plain)

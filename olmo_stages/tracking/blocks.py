@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_stages.document import Grid, Section, Shift, Source, Study
+from olmo_stages.markdown import escaped
 from olmo_stages.tracking import library, markdown, panels
 from olmo_stages.tracking.runsets import Home, artifact_url, run_sets, run_url
 from olmo_stages.tracking.sent import Sent
@@ -22,7 +23,7 @@ def opening(study: Study, sent: Sequence[Sent]) -> list[Any]:
     asked = [wr.P(_line(study.asked))] if study.asked else []
     for name in ("question", "prediction"):
         if text := getattr(study, name):
-            asked.append(_markdown(f"**{name.capitalize()}**: {markdown.escaped(text)}"))
+            asked.append(_markdown(f"**{name.capitalize()}**: {escaped(text)}"))
     lineage = [_markdown(markdown.table(study.lead, _unchanged(study)))]
     lineage += _bullets(_reasons(study))
     return [
@@ -158,15 +159,15 @@ def _panels(runs: Sequence[Sent], study: Study, home: Home) -> list[Any]:
 
 def _row(source: Source, run: Sent | None, home: Home) -> list[str]:
     about = (source.analysis, source.stage, source.reference, source.data)
-    cells = [markdown.escaped(it) for it in about]
+    cells = [escaped(it) for it in about]
     if run is None:
         cells += ["not recorded", ""]
     else:
         to_run, to_files = run_url(run, home), artifact_url(run, home)
-        name = markdown.escaped(run.run_id)
+        name = escaped(run.run_id)
         cells.append(markdown.link(run.run_id, to_run) if to_run else name)
         cells.append(markdown.link("files", to_files) if to_files else "")
-    return [*cells, markdown.escaped(source.result[:16])]
+    return [*cells, escaped(source.result[:16])]
 
 
 def _short_table(grid: Grid) -> str:

@@ -1,29 +1,17 @@
-"""Markdown for W&B in which text of data sets, models and errors stays text."""
+"""Markdown for W&B: lists, links and tables in which text stays text."""
 
 import math
-import re
 import string
 from collections.abc import Collection, Sequence
 
 from olmo_stages.document import Cell, Grid
 from olmo_stages.figures.wording import written
+from olmo_stages.markdown import escaped
 from olmo_stages.types import Measurement
 
 _NOTHING = "-"
 UNCHANGED = "≈"
 """Marks a number whose interval holds the value of two equal models."""
-
-# Entities rather than backslashes: they also keep formulas, mentions and emoji codes, which are not
-# part of Markdown proper, from being read as such.
-_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|&$#~!:@^\"]")
-_AT_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+=])")
-
-
-def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line: no link, image, tag or formula."""
-    line = " ".join("".join(it if it.isprintable() else " " for it in text).split())
-    plain = _SPECIAL.sub(lambda it: _entity(it[0]), line)
-    return _AT_START.sub(lambda it: (it[1] or "") + _entity(it[2] or it[3]), plain)
 
 
 def bullets(texts: Sequence[str]) -> str:
@@ -98,7 +86,3 @@ def _numeric(grid: Grid) -> set[int]:
 def _letter(index: int) -> str:
     letters = string.ascii_lowercase
     return f"({letters[index] if index < len(letters) else index + 1})"
-
-
-def _entity(character: str) -> str:
-    return f"&#{ord(character)};"

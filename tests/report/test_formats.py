@@ -108,17 +108,17 @@ def test_csv_of_a_name_is_a_name(name, written):
 @pytest.mark.parametrize("name", ["a|b", "a\nb", "[x](http://y)", "`x`", "<b>", "a\\|b", "*x*"])
 def test_a_cell_of_markdown_stays_one_cell_of_text(name):
     _, _, line = to_markdown(with_cell(None, name=name)).splitlines()
-    cells = [it.strip() for it in line.replace("\\\\", "").replace("\\|", "").split("|")]
+    cells = [it.strip() for it in line.split("|")]
     assert len(cells) == 5
-    for special in "`*<>[](":
-        assert special not in line.replace(f"\\{special}", "")
+    for special in "`*<>[]\\":
+        assert special not in cells[1]
 
 
 def test_markdown_has_numbers_with_intervals_and_no_tags():
     text = to_markdown(study())
     assert "| -0.050 [-0.150, 0.050] | 0.970 [0.870, 1.070] |" in text
     assert HOSTILE not in text
-    assert "&lt;script&gt;" in text
+    assert "&#60;script&#62;" in text
     assert text.splitlines()[1] == "| --- | --- | ---: | ---: |"
 
 

@@ -4,6 +4,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from olmo_stages.document import Grid
+from olmo_stages.markdown import escaped
 from olmo_stages.tracking import markdown
 from tests import documents
 
@@ -44,11 +45,11 @@ HOSTILE = [
 def test_escaped_text_is_shown_as_it_is(text, form):
     shown = " ".join(text.split())
     if form == "cell":
-        tokens = rendered(markdown.raw_table(("head",), [[markdown.escaped(text)]]))
+        tokens = rendered(markdown.raw_table(("head",), [[escaped(text)]]))
         assert [it.type for it in tokens].count("td_open") == 1
         words_shown = "".join(words(tokens)).removeprefix("head")
     else:
-        source = markdown.bullets([text]) if form == "bullet" else markdown.escaped(text)
+        source = markdown.bullets([text]) if form == "bullet" else escaped(text)
         tokens = rendered(source)
         words_shown = "".join(words(tokens))
     own = {"text", "text_special", "inline", "paragraph_open", "paragraph_close"}
@@ -61,6 +62,11 @@ def test_escaped_text_is_shown_as_it_is(text, form):
     assert {it.type for it in tokens} <= own
     assert [it.type for it in tokens].count("bullet_list_open") == (form == "bullet")
     assert words_shown == shown
+
+
+def test_a_name_stays_as_it_is():
+    assert escaped("think_sft") == "think_sft"
+    assert escaped("_it_ a__b") == "&#95;it&#95; a&#95;&#95;b"
 
 
 def test_what_is_not_escaped_is_no_text():

@@ -213,7 +213,7 @@ def test_what_an_edge_does_not_carry_has_its_reason_once(tmp_path):
         given, edges=(*given.edges, dataclasses.replace(edge, stage="think_rlvr"))
     )
     text = json.dumps(spec_of(reports.build(given, project="p")))
-    assert text.count("probe of think&#95;dpo, think&#95;rlvr&#58; its job failed") == 1
+    assert text.count("probe of think_dpo, think_rlvr&#58; its job failed") == 1
 
 
 def test_folders_of_the_machine_are_not_sent(tmp_path):
