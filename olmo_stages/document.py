@@ -42,8 +42,8 @@ class Choice:
     Args:
         name: in the figure's menu; empty where it has one alternative only.
         plotly: the figure as JSON text.
-        rows: the measurements behind it, columns of `olmo_stages.results`; may be empty where a
-            figure of an analysis does not say what it is made of.
+        rows: the measurements behind it, columns of `olmo_stages.results`, or rows of a table of
+            the result; may be empty where a figure of an analysis does not say what it is made of.
     """
 
     name: str

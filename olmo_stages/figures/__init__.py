@@ -8,7 +8,7 @@ value is a gap or a cross, and text from data is shown as it is.
 `layout.meta` of each holds `title` (plain, on one line) and `caption`, both not escaped, and
 `metric`, `variant` and `trait`: lists of what the measurements behind the figure have in these
 columns. Where they are those of the jobs that were put together, not of the same result, `of` is
-`jobs`.
+`jobs`; where rows of a table of the result are behind it, `table` says which (`frame.of_table`).
 
 A page can show a figure on a light or a dark background: lines are greys and colours that are seen
 on both (`palette`), fonts have no colour of their own. It sets `layout.paper_bgcolor` and

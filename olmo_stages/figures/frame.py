@@ -69,6 +69,20 @@ def of_jobs(figure: str) -> str:
     return json.dumps(drawn)
 
 
+def of_table(figure: str, name: str, most: int | None = None, **where: str) -> str:
+    """Say of a figure that rows of a table of its result are behind it.
+
+    Args:
+        figure: as JSON text.
+        name: of the table.
+        most: only the first so many of the rows; None = all.
+        where: what the rows have in these columns.
+    """
+    drawn = json.loads(figure)
+    drawn["layout"]["meta"]["table"] = {"name": name, "where": where, "most": most}
+    return json.dumps(drawn)
+
+
 def legend(y: float = -0.25) -> dict[str, Any]:
     """Return a legend below the figure, which leaves it its width on a narrow page.
 

@@ -9,6 +9,8 @@ def said_of(rows: pd.DataFrame) -> str:
     """What a caption can say from rows alone."""
     if rows.empty:
         return "Drawn by the analysis, which does not say from which of its numbers."
+    if "metric" not in rows:
+        return "Drawn by the analysis from a table of its result."
     said: list[str] = []
     if size := size_of(rows):
         said.append(f"{size}.")

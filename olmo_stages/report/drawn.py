@@ -5,13 +5,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from olmo_stages.document import Choice, Figure
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.figures.overlay import stage_curves
+from olmo_stages.report.behind import draws, meta_of, part_of, rows_behind
 from olmo_stages.report.captions import said_of
 from olmo_stages.report.kept import Done, Kept
 from olmo_stages.report.parts import Part
@@ -19,9 +19,6 @@ from olmo_stages.types import Measurement
 
 _REFERENCE = "reference"
 """Variant of what a job says of its reference as it says it of its stage."""
-
-_OF_JOBS = "jobs"
-"""What a figure of all jobs together says it is of, where it draws their own numbers."""
 
 _BREAK = re.compile(r"<br\s*/?>")
 # What the titles of the figures of several jobs have in common ends in such words.
@@ -118,12 +115,7 @@ def figures(part: Part, labels: Sequence[str] = ()) -> tuple[tuple[Figure, ...],
 
 def _shows(figure: Figure, main: Main) -> bool:
     """Whether the analysis itself has drawn its main number of all jobs, over layers."""
-    meta = _meta(json.loads(figure.choices[0].plotly))
-    return (
-        meta.get("of") == _OF_JOBS
-        and main.metric in _listed(meta.get("metric"))
-        and main.variant in _listed(meta.get("variant"))
-    )
+    return draws(meta_of(json.loads(figure.choices[0].plotly)), main.metric, main.variant)
 
 
 def _overlay(part: Part, main: Main, labels: Sequence[str], notes: list[str]) -> Iterator[Figure]:
@@ -196,9 +188,12 @@ def _read(
     except (StoreError, ValueError) as error:
         notes.append(f"figure {key} is left out: {error}")
         return
-    meta = _meta(drawn)
-    frames = [it.frame for it in jobs] if meta.get("of") == _OF_JOBS else [kept.frame]
-    yield Choice(name, text, pd.concat([_behind(it, key, meta) for it in frames]))
+    try:
+        behind = rows_behind(kept, key, meta_of(drawn), jobs)
+    except StoreError as error:
+        notes.append(f"figure {key} has no rows: {error}")
+        behind = pd.DataFrame()
+    yield Choice(name, text, behind)
 
 
 def _together(key: str, choices: Sequence[Choice]) -> Figure:
@@ -218,34 +213,10 @@ class _Told:
 
 def _told(choice: Choice) -> _Told:
     drawn = json.loads(choice.plotly)
-    meta, title = _meta(drawn), _part(drawn, "layout").get("title", "")
+    meta, title = meta_of(drawn), part_of(drawn, "layout").get("title", "")
     shown = title.get("text", "") if isinstance(title, Mapping) else title
     plain = html.unescape(_BREAK.sub(" ", str(shown or "")))
     return _Told(str(meta.get("title") or plain), str(meta.get("caption") or ""))
-
-
-def _meta(drawn: Any) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of a user's own analysis)
-    return _part(_part(drawn, "layout"), "meta")
-
-
-def _part(drawn: Any, name: str) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of a user's analysis)
-    found = drawn.get(name) if isinstance(drawn, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _listed(values: object) -> list[object]:
-    return values if isinstance(values, list) else [values]
-
-
-def _behind(frame: pd.DataFrame, key: str, meta: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows that a figure draws: those that it names, or those of the metric of its name."""
-    named = {name: meta[name] for name in ("metric", "variant", "trait") if name in meta}
-    if not named:
-        return frame.loc[frame["metric"] == key]
-    chosen = pd.Series(data=True, index=frame.index)
-    for name, values in named.items():
-        chosen &= frame[name].isin(_listed(values))
-    return frame.loc[chosen]
 
 
 def _frame_of(rows: Sequence[Measurement]) -> pd.DataFrame:
