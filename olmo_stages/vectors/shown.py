@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmo_stages.figures import layer_curves
-from olmo_stages.figures.token_map import token_map
+from olmo_stages.figures.frame import of_table
+from olmo_stages.figures.token_map import MOST_TOKENS, token_map
 from olmo_stages.figures.wording import as_in
 from olmo_stages.types import Example, Measurement
 from olmo_stages.vectors import captions
@@ -67,7 +68,7 @@ def figures(
         variants={part: part for part in parts},
     )
     for i in _chosen(found.readout, examples, n_shown):
-        drawn[f"tokens {examples[i].id}"] = token_map(
+        tokens = token_map(
             found.readout.matrix(i),
             found.readout.tokens(i),
             list(zip(found.where.layers, found.where.layer_types, strict=True)),
@@ -76,6 +77,8 @@ def figures(
             caption=captions.of_tokens(fitted=fitted),
             middle=0.5 if found.has_units else 0.0,
         )
+        name = examples[i].id
+        drawn[f"tokens {name}"] = of_table(tokens, "tokens", MOST_TOKENS, example=name)
     return drawn
 
 
