@@ -51,8 +51,9 @@ def find(
 
     Returns:
         A row from the stage's point of view: where only the other direction was measured, that one
-        turned round, if the change allows it. An undefined number has a note that says why, as far
-        as the analysis does. None where the two were not compared.
+        turned round, if the change allows it; without null and p unless these are about a change.
+        An undefined number has a note that says why, as far as the analysis does. None where the
+        two were not compared.
 
     Raises:
         PairingError: several rows answer.
@@ -76,6 +77,7 @@ def find(
             found = _only(whole, parent, stage)
             found = None if found is None else turned(found, change.reverse)
         if found is not None:
+            found = found if change.null else replace(found, null=None, p=None, p_max=None, q=None)
             known = math.isfinite(found.value) or found.note
             return found if known else replace(found, note="undefined")
     return None

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from olmo_stages.atomic import restore_folder, safe_name, write_folder
 from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.headlines import restored, stored
 from olmo_stages.provenance import Times, now, provenance, redact, redact_arguments
 from olmo_stages.statuses import State, Status, read_statuses, write_status
 from olmo_stages.tables import Tables
@@ -174,7 +175,7 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
     mark = {
         "schema": SCHEMA,
         "job": provenance.get("job"),
-        "headline": dict(result.headline),
+        "headline": stored(result.headline),
         "warnings": list(result.warnings),
         "figures": figures,
         "tables": tables,
@@ -214,7 +215,7 @@ def read(folder: Path, *, tensors: bool = True) -> Recorded:
         measurements=tuple(Measurement(**row) for row in rows),
         tensors=safetensors.numpy.load(read_file(folder, mark, TENSORS)) if tensors else {},
         figures=figures,
-        headline=mark["headline"],
+        headline=restored(mark["headline"]),
         warnings=tuple(mark["warnings"]),
         tables=Tables({name: folder / path for name, path in tables.items()}),
     )

@@ -15,7 +15,9 @@ from typing import Any, Literal, get_args
 
 from olmo_stages.atomic import process_runs, safe_name, write_file
 from olmo_stages.expected import Expected, read_expected, told
+from olmo_stages.headlines import restored, stored
 from olmo_stages.provenance import redact, redact_arguments
+from olmo_stages.types import Headline
 
 State = Literal["running", "ok", "cached", "failed", "killed", "missing"]
 """`killed` and `missing` are found by `read_statuses`; a job writes the others itself."""
@@ -46,7 +48,7 @@ class Status:
     error: str = ""
     seconds: float = 0.0
     overrides: Sequence[str] = ()
-    headline: Mapping[str, str | float | int | None] = field(default_factory=dict)
+    headline: Headline = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,7 +64,8 @@ def write_status(sweep_dir: Path, status: Status) -> Path:
     )
     writer = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
     path = sweep_dir / _FOLDER / f"{safe_name(status.job)}.json"
-    write_file(path, json.dumps({**dataclasses.asdict(clean), "writer": writer}).encode())
+    content = {**dataclasses.asdict(clean), "headline": stored(clean.headline), "writer": writer}
+    write_file(path, json.dumps(content).encode())
     return path
 
 
@@ -127,7 +130,7 @@ def _read(path: Path, *, ended: bool) -> Status | str:
         writer = content.pop("writer")
         if content["state"] not in get_args(State):
             return _DAMAGED
-        status = Status(**content)
+        status = Status(**{**content, "headline": restored(content.get("headline", {}))})
     except FileNotFoundError:
         return "never started" if ended else "not started"
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

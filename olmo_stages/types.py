@@ -6,7 +6,7 @@ quick; activations in memory are float32, which holds every bfloat16 value exact
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -350,6 +350,9 @@ class Measurement:
 Table = Mapping[str, Sequence[str] | np.ndarray]
 """Columns by name."""
 
+Headline = Mapping[str, str | float | int | Measurement | None]
+"""Few values by name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -359,7 +362,8 @@ class Result:
         measurements: tidy rows, one number each.
         tensors: arrays worth keeping, by name (probe directions, thresholds).
         figures: plotly figures as JSON text, by name.
-        headline: the few values of the sweep's comparison table, in column order.
+        headline: the few values of the sweep's comparison table, in column order. A number that is
+            one of the measurements is given as that measurement: it is shown with its interval.
         warnings: what a reader must know, one sentence each.
         tables: what has too many rows for measurements (scores of tokens): a `Table` by name, its
             columns of one length, of texts, whole numbers or floats.
@@ -368,7 +372,7 @@ class Result:
     measurements: tuple[Measurement, ...]
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
-    headline: Mapping[str, str | float | int | None] = field(default_factory=dict)
+    headline: Headline = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     # Any is a Table: one that lies in a file would be read by the check of a narrower type.
     tables: Mapping[str, Any] = field(default_factory=dict)
@@ -426,6 +430,9 @@ class Change:
         variant_across: of the rows of `across`.
         unchanged: its value for two equal models.
         resampled: what its interval is over, e.g. `95 % bootstrap interval over groups`.
+        resampled_across: the same of the rows of `across`; empty = the same.
+        null: what `null` and `p` of these rows say of a change; empty = nothing, as those of two
+            unrelated models do, and an edge has neither.
         trait: of the rows; None = whatever it is, so that they may be about one only.
         reverse: what it is with the two stages exchanged: the `same`, `negated`, or nothing that
             could be told from it.
@@ -441,6 +448,21 @@ class Change:
     resampled: str = ""
     trait: str | None = None
     reverse: Literal["", "same", "negated"] = ""
+    resampled_across: str = ""
+    null: str = ""
+
+    def of(self, row: Measurement) -> "Change":
+        """The same, with what the interval of a row that `olmo_stages.edges` found is over."""
+        is_own = (row.metric, row.variant) == (self.metric, self.variant)
+        if is_own or not self.resampled_across:
+            return self
+        return replace(self, resampled=self.resampled_across, resampled_across="")
+
+    @property
+    def intervals(self) -> str:
+        """What the intervals of all its rows are over."""
+        across = self.resampled_across
+        return f"{self.resampled}; from all stages together: {across}" if across else self.resampled
 
 
 @runtime_checkable

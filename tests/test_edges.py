@@ -55,7 +55,7 @@ def test_all_stages_together_answer_where_no_job_does():
 
 def test_a_difference_measured_the_other_way_changes_its_sign_and_its_ends():
     measured = row("difference", 0.5, "base", "sft", p=0.01, null=0.1, note="rough")
-    found = find(DIFFERENCE, [measured], "sft", "base")
+    found = find(replace(DIFFERENCE, null="no change"), [measured], "sft", "base")
     assert (found.stage, found.reference) == ("sft", "base")
     assert (found.value, found.ci_low, found.ci_high) == (-0.5, -0.8, -0.4)
     assert (found.p, found.null) == (None, -0.1)
@@ -75,7 +75,7 @@ def test_a_difference_without_an_interval_has_none_turned_round():
 
 def test_a_symmetric_number_is_the_same_either_way():
     measured = alike(0.9, "base", "sft", p=0.01)
-    found = find(ALIKE, [measured], "sft", "base")
+    found = find(replace(ALIKE, null="no change"), [measured], "sft", "base")
     assert found == replace(measured, stage="sft", reference="base")
 
 
@@ -128,3 +128,27 @@ def test_a_module_may_derive_its_change_from_the_rows_or_have_none():
     assert changes(module(), []) == ()
     with pytest.raises(ConfigError, match=r"mine says str of its change"):
         changes(module(CHANGE="cka"), [])
+
+
+def test_a_null_that_is_not_about_change_is_left_out_and_one_that_is_stays():
+    measured = alike(0.9, "sft", "base", p=0.001, p_max=0.002, q=0.01, null=0.02)
+    found = find(ALIKE, [measured], "sft", "base")
+    assert (found.p, found.p_max, found.q, found.null) == (None, None, None, None)
+    assert (found.value, found.ci_low) == (measured.value, measured.ci_low)
+    about_change = replace(ALIKE, null="relabelled stages")
+    assert find(about_change, [measured], "sft", "base") == measured
+
+
+def test_a_change_says_over_what_the_interval_of_its_own_row_is():
+    change = replace(ALIKE, resampled="bootstrap", resampled_across="jackknife")
+    direct = find(change, [alike(0.9, "sft", "base")], "sft", "base")
+    together = find(change, [alike(0.9, "base", "sft", "cka_stages")], "sft", "base")
+    assert change.of(direct).resampled == "bootstrap"
+    assert change.of(together).resampled == change.of(together).intervals == "jackknife"
+    assert change.intervals == "bootstrap; from all stages together: jackknife"
+
+
+def test_a_change_with_one_kind_of_interval_says_it_of_all_rows():
+    change = replace(ALIKE, resampled="bootstrap")
+    assert change.of(alike(0.9, "base", "sft", "cka_stages")) == change
+    assert change.intervals == "bootstrap"

@@ -191,6 +191,12 @@ def test_a_result_without_rows_tensors_and_figures_is_whole(folder):
     assert read(folder).result.measurements == ()
 
 
+def test_a_measurement_in_a_headline_is_read_back_as_such(folder):
+    row = Measurement("auroc", 0.9, "base", ci_low=0.8, ci_high=0.95, layer=3)
+    write(folder, dataclasses.replace(result(), headline={"auroc": row, "at layer": 3}), {})
+    assert read(folder).result.headline == {"auroc": row, "at layer": 3}
+
+
 def test_mark_holds_strict_json_even_for_an_undefined_headline(folder):
     write(folder, dataclasses.replace(result(), headline={"auroc": math.nan}), {})
     assert "NaN" not in (folder / "result.json").read_text()

@@ -7,6 +7,7 @@ import pytest
 
 from olmo_stages.expected import Expected, write_expected
 from olmo_stages.statuses import Status, read_statuses, write_status
+from olmo_stages.types import Measurement
 
 
 def test_a_status_is_read_back(tmp_path):
@@ -16,11 +17,18 @@ def test_a_status_is_read_back(tmp_path):
         folder="out/x",
         seconds=1.5,
         overrides=["model=base"],
-        headline={"auroc": 0.5, "best layer": 3},
+        headline={"auroc": Measurement("auroc", 0.5, "base", ci_low=0.4), "best layer": 3},
         about={"stage": "base"},
     )
     write_status(tmp_path, status)
     assert read_statuses(tmp_path) == [status]
+
+
+def test_a_headline_of_no_measurement_is_damage(tmp_path):
+    path = write_status(tmp_path, Status("0", "ok"))
+    content = json.loads(path.read_text()) | {"headline": {"auroc": {"colour": "red"}}}
+    path.write_text(json.dumps(content))
+    assert read_statuses(tmp_path)[0].state == "missing"
 
 
 def test_jobs_come_in_the_order_of_their_numbers(tmp_path):

@@ -172,7 +172,8 @@ def change(measurements: Sequence[Measurement]) -> Change | None:
         metric_across=f"{name}_stages",
         variant_across="raw",
         unchanged=declared.high,
-        resampled="95 % interval over groups of examples",
+        resampled="95 % bootstrap interval over groups of examples",
+        resampled_across="95 % jackknife interval over groups of examples",
         reverse="same",
     )
 

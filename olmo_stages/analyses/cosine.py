@@ -12,7 +12,7 @@ Source:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import ClassVar, cast, get_args
 
@@ -35,6 +35,7 @@ from olmo_stages.types import (
     check_choice,
     check_pooled,
 )
+from olmo_stages.vectors.by_layer import by_layer
 from olmo_stages.vectors.caveats import caveats, of_reading
 from olmo_stages.vectors.contrast import Contrast, Targets, contrasts
 from olmo_stages.vectors.found import Found, tensors
@@ -122,8 +123,12 @@ class Cosine:
 
 
 def across(jobs: Sequence[Finished]) -> Result | None:
-    """The jobs of a sweep that share a reference as one curve along training."""
-    return trajectories(jobs)
+    """All jobs of a sweep by layer, and those that share a reference as a curve along training."""
+    drawn, found = by_layer(jobs), trajectories(jobs)
+    if not drawn:
+        return found
+    together = found or Result((), headline={"stages": len({job.stage for job in jobs})})
+    return replace(together, figures={**drawn, **together.figures})
 
 
 class _Run:
@@ -280,6 +285,6 @@ class _Run:
             measurements=tuple(rows),
             tensors=tensors(found),
             figures=figures(found, rows),
-            headline=headline(found),
+            headline=headline(found, rows),
             warnings=(*self.warnings, *caveats(found, self.stage, self.reference)),
         )

@@ -20,7 +20,6 @@ from olmo_stages.controls import bag_of_tokens
 from olmo_stages.errors import ConfigError
 from olmo_stages.estimates import unequal_groups
 from olmo_stages.figures import layer_curves
-from olmo_stages.figures.wording import written
 from olmo_stages.heldout import HeldOut, Where
 from olmo_stages.nested import Kind, fit, permutation_null
 from olmo_stages.probing import captions
@@ -37,6 +36,7 @@ from olmo_stages.types import (
     ActivationSource,
     Change,
     Finished,
+    Headline,
     Measurement,
     Position,
     Result,
@@ -92,7 +92,7 @@ class Probe:
     random_init: bool
 
     name: ClassVar[str] = "probe"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         check_choice("analysis.kind", self.kind, get_args(Kind))
@@ -314,27 +314,23 @@ class _Run:
                     chance=0.5,
                 )
             },
-            headline=self._headline(notes),
+            headline=self._headline(rows),
             warnings=tuple(self.warnings),
             tables=tables(self.design, self.own, self.beside),
         )
 
-    def _headline(self, notes: list[str]) -> dict[str, str | float | int | None]:
-        best = self.best
-        low, high = self.own.nested.interval(0)
-        headline: dict[str, str | float | int | None] = {
-            "best layer": self.acts.layers[best],
-            "auroc": float(self.own.nested.value[0]),
-            "95 % interval": f"{low:.3f}-{high:.3f}",
-            "p (max)": self.p["p_max"][best] if self.p else None,
-            "selectivity": None
-            if self.control is None
-            else float((self.own.accuracy - self.control).value[best]),
-        }
+    def _headline(self, rows: Sequence[Measurement]) -> Headline:
+        layer = self.acts.layers[self.best]
+        at = {(row.metric, row.variant): row for row in rows if row.layer in {layer, None}}
+        own = at["auroc", PROBE]
+        compared = {}
         if self.beside is not None:
-            difference = self.own.nested - self.beside.nested
-            low, high = difference.interval(0)
-            value = float(difference.value[0])
-            headline["auroc - reference"] = written(value, low, high, sign="+")
-        headline["note"] = notes[best]
-        return headline
+            compared = {"auroc - reference": at[DIFFERENCE, BEST_LAYER]}
+        return {
+            "best layer": layer,
+            "auroc": at["auroc", BEST_LAYER],
+            "p (max)": own.p_max,
+            "selectivity": at.get(("selectivity", PROBE)),
+            **compared,
+            "note": own.note,
+        }

@@ -110,7 +110,7 @@ class Carried:
         if row is None:
             return Shift(change, part.key, None, self._why(part, parent, place))
         same = SAME if self.are_same(parent, place) else ""
-        return Shift(change, part.key, row, "; ".join(filter(None, [same, row.note])))
+        return Shift(change.of(row), part.key, row, "; ".join(filter(None, [same, row.note])))
 
     def _why(self, part: Part, parent: Place, place: Place) -> str:
         """Why a number is not known."""
@@ -226,7 +226,7 @@ def _row(shift: Shift | None) -> Measurement | None:
 
 def _says(column: Column) -> str:
     change = column.given[0][1]
-    return ". ".join(filter(None, [change.says, change.resampled]))
+    return ". ".join(filter(None, [change.says, change.intervals]))
 
 
 def _name(label: str) -> str:

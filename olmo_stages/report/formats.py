@@ -120,14 +120,20 @@ def _numbers(study: Study) -> set[int]:
 
 def _columns(study: Study) -> dict[str, dict[str, Any]]:
     """What each number of the lead table is, by head."""
-    found = {column: shift for (_, column), shift in placed(study).items()}
+    found: dict[int, list[Shift]] = {}
+    for (_, column), shift in placed(study).items():
+        found.setdefault(column, []).append(shift)
     told = {}
     for column in sorted(_numbers(study)):
         head = study.lead.columns[column]
         told[head] = {"says": study.lead.notes.get(head, "")}
-        if (shift := found.get(column)) is not None:
-            told[head] |= {name: getattr(shift.change, name) for name in ("unchanged", "resampled")}
-            told[head]["section"] = shift.section
+        if shifts := found.get(column):
+            resampled = dict.fromkeys(it.change.resampled for it in shifts if it.row is not None)
+            told[head] |= {
+                "unchanged": shifts[-1].change.unchanged,
+                "resampled": "; ".join(resampled) or shifts[-1].change.intervals,
+                "section": shifts[-1].section,
+            }
     return told
 
 

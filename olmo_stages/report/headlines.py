@@ -1,22 +1,17 @@
 """What jobs say first: their headlines as tables and as sentences."""
 
-import re
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 
 from olmo_stages.document import Cell, Grid
 from olmo_stages.report.carried import with_states
 from olmo_stages.report.drawn import job_names
 from olmo_stages.report.findings import extremes
-from olmo_stages.report.kept import Done
 from olmo_stages.report.parts import Part
 from olmo_stages.report.tree import Place, Tree, size_of
-from olmo_stages.types import Measurement
+from olmo_stages.types import Headline, Measurement
 
 _FEW = 3
 _FIXED = frozenset({"stage", "parent", "reference", "state"})
-_ONE = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
-_INTERVAL = re.compile(rf"[\[(]?\s*({_ONE})\s*(?:,|-|to)\s*({_ONE})\s*[\])]?", re.IGNORECASE)
 
 
 def lead(part: Part) -> Grid:
@@ -26,7 +21,7 @@ def lead(part: Part) -> Grid:
     columns = ("stage", *(("reference",) if compared else ()), *heads)
     rows: list[tuple[Cell, ...]] = []
     for job in part.jobs:
-        cells = headline(job)
+        cells = job.headline
         named: tuple[Cell, ...] = (job.stage, job.reference or None) if compared else (job.stage,)
         rows.append((*named, *(cells.get(head) for head in heads.values())))
     return Grid(columns, tuple(rows))
@@ -53,20 +48,10 @@ def lead_of_all(tree: Tree, parts: Sequence[Part]) -> Grid:
     return with_states(tree, heads, rows, {})
 
 
-def headline(job: Done) -> dict[str, Cell]:
-    """A job's headline, with the interval of a number where a row is certain to be its own."""
-    layers = [it for head, it in job.headline.items() if head.endswith("layer")]
-    layer = layers[0] if layers and isinstance(layers[0], int) else None
-    return {
-        head: _measured(job, head, value, layer) if isinstance(value, float) else value
-        for head, value in job.headline.items()
-    }
-
-
 def headline_findings(part: Part) -> list[str]:
     """What is highest and lowest by the first number of the headline."""
     names = job_names(part.jobs)
-    cells = [headline(job) for job in part.jobs]
+    cells = [job.headline for job in part.jobs]
     for head in dict.fromkeys(head for it in cells for head in it):
         values = [
             (name, it[head])
@@ -102,7 +87,7 @@ def _heads(part: Part) -> dict[str, str]:
 
 def _keys(part: Part) -> list[str]:
     """Keys of the headlines, without those whose texts say only what is in a cell before them."""
-    repeated = [_repeated(headline(job)) for job in part.jobs]
+    repeated = [_repeated(job.headline) for job in part.jobs]
     keys = dict.fromkeys(head for job in part.jobs for head in job.headline)
     return [
         key
@@ -114,61 +99,24 @@ def _keys(part: Part) -> list[str]:
     ]
 
 
-def _repeated(cells: Mapping[str, Cell]) -> set[str]:
-    """Heads of texts that are the interval of the measurement before them, or a known note."""
+def _repeated(cells: Headline) -> set[str]:
+    """Heads of texts that are the note of a measurement before them."""
     notes: set[str] = set()
     found: set[str] = set()
-    before: Measurement | None = None
     for head, cell in cells.items():
         if isinstance(cell, Measurement):
-            before = cell
             notes.update(cell.note.split("; "))
-        elif isinstance(cell, str) and cell:
-            in_interval = before is not None and _is_interval(cell, before)
-            if in_interval or notes.issuperset(cell.split("; ")):
-                found.add(head)
+        elif isinstance(cell, str) and cell and notes.issuperset(cell.split("; ")):
+            found.add(head)
     return found
 
 
-def _is_interval(text: str, row: Measurement) -> bool:
-    """Whether a text is the interval of a measurement, to the digits that it has."""
-    match = _INTERVAL.fullmatch(text.strip())
-    ends = (row.ci_low, row.ci_high)
-    return match is not None and all(
-        end is not None and _rounds_to(end, written)
-        for end, written in zip(ends, match.groups(), strict=True)
-    )
-
-
-def _rounds_to(value: float, written: str) -> bool:
-    exponent = Decimal(written).as_tuple().exponent
-    assert isinstance(exponent, int)  # of a number with digits
-    return abs(value - float(written)) <= 0.5000001 * 10.0**exponent
-
-
-def _measured(job: Done, head: str, value: float, layer: int | None) -> Cell:
-    """The row that a value of a headline is; the value where several might be it, or none.
-
-    Of rows alike the one at the layer of the headline is meant, and that of the main variant.
-    """
-    metric = re.sub(r"[\s-]+", "_", head.strip().lower())
-    rows = [
-        row
-        for row in job.rows
-        if row.metric == metric and row.value == value and row.stage == job.stage
-    ]
-    rows = [row for row in rows if row.layer == layer] or rows if layer is not None else rows
-    rows = [row for row in rows if row.variant in {job.about["analysis"], ""}] or rows
-    alike = {(row.ci_low, row.ci_high, row.reference) for row in rows}
-    return rows[0] if len(alike) == 1 else value
-
-
-def _speaking(part: Part, place: Place, parent: Place | None) -> Mapping[str, Cell]:
+def _speaking(part: Part, place: Place, parent: Place | None) -> Headline:
     """The headline of the job that speaks for a stage."""
     jobs = [job for job in part.jobs if Place(size_of(job), job.stage) == place]
     to_parent = [job for job in jobs if parent is not None and job.reference == parent.label]
     chosen = to_parent or jobs
-    return headline(chosen[0]) if len(chosen) == 1 else {}
+    return chosen[0].headline if len(chosen) == 1 else {}
 
 
 def _numeric(cell: Cell) -> float | Measurement:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmo_stages.data.responses import OWN
 from olmo_stages.errors import StoreError
+from olmo_stages.headlines import restored
 from olmo_stages.records import (
     MEASUREMENTS,
     PROVENANCE,
@@ -19,7 +20,7 @@ from olmo_stages.records import (
     read_mark,
 )
 from olmo_stages.records import canonical_json as canonical
-from olmo_stages.types import Measurement
+from olmo_stages.types import Headline, Measurement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,10 +62,10 @@ class Kept:
         found = pq.read_table(io.BytesIO(self.numbers)).to_pylist()
         return tuple(_made(row) for row in found)
 
-    @property
-    def headline(self) -> Mapping[str, str | float | int | None]:
+    @cached_property
+    def headline(self) -> Headline:
         """Its headline, in the order of the columns."""
-        return self.mark["headline"]
+        return restored(self.mark["headline"])
 
     @property
     def warnings(self) -> Sequence[str]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from olmo_stages.document import Grid, Section
+from olmo_stages.figures.wording import written
 from olmo_stages.report.captions import size_of
 from olmo_stages.report.drawn import figures, job_names, main_rows
 from olmo_stages.report.headlines import headline_findings, lead, noted
@@ -54,7 +55,10 @@ def _of_whole(part: Part) -> list[str]:
     return [f"All jobs together: {', '.join(cells)}."]
 
 
-def _shown(value: str | float | int) -> str:
+def _shown(value: str | float | int | Measurement) -> str:
+    if isinstance(value, Measurement):
+        known = math.isfinite(value.value)
+        return written(value.value, value.ci_low, value.ci_high) if known else "undefined"
     if isinstance(value, float):
         return f"{value:.3g}" if math.isfinite(value) else "undefined"
     return str(value)

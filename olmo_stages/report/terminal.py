@@ -156,9 +156,24 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
 
     Returns:
         A table whose columns are the stage, whatever else tells the jobs apart, the overrides that
-        differ, the headlines' keys in the order they come, and the state. A failed job has its
+        differ, the headlines' keys in the order they come, and the state. Measurements have their
+        intervals; where that is too wide, only the first one and changes have. A failed job has its
         reason in a row below.
     """
+    rows = [(head, it) for status in statuses for head, it in status.headline.items()]
+    wide = list(dict.fromkeys(head for head, it in rows if isinstance(it, Measurement)))
+    droppable = [
+        head for head in wide[1:] if not any(key == head and _is_change(it) for key, it in rows)
+    ]
+    table = _jobs(statuses, title, wide)
+    while droppable and needed_width(table) > width:
+        wide.remove(droppable.pop())
+        table = _jobs(statuses, title, wide)
+    return unclipped(table, width)
+
+
+def _jobs(statuses: Sequence[Status], title: str, wide: Sequence[str]) -> Table:
+    """The table of a sweep with intervals in the columns `wide`."""
     about = _telling(statuses)
     differing = _differing(statuses)
     options = [key for key in differing if key not in _SHOWN]
@@ -167,7 +182,9 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
     for name in [*(about or ["job"]), *options]:
         table.add_column(Text(name), overflow="fold")
     for head in heads:
-        numeric = any(isinstance(it.headline.get(head), int | float) for it in statuses)
+        numeric = head not in wide and any(
+            isinstance(it.headline.get(head), int | float | Measurement) for it in statuses
+        )
         table.add_column(Text(head), justify="right" if numeric else "left", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for status in statuses:
@@ -176,14 +193,14 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
             own = [key for key in differing if key in _SHOWN] if about else differing
             names = [_job_name(status, own or differing), *names[1:]]
         names += [_settings(status).get(key, "") for key in options]
-        values = [_value(status.headline.get(head)) for head in heads]
+        values = [_value(status.headline.get(head), wide=head in wide) for head in heads]
         state = Text(status.state, style=_STYLES.get(status.state, "bold red"))
         table.add_row(*(Text(cell) for cell in names + values), state)
     failed = [it for it in statuses if it.error]
     table.caption = Text(
         "\n".join(f"{_job_name(it, differing)}: {_one_line(it.error)}" for it in failed)
     )
-    return unclipped(whole(table), width)
+    return whole(table)
 
 
 def best_layer(result: Result) -> int | None:
@@ -268,7 +285,7 @@ def _place(row: Measurement) -> str:
 def _number(row: Measurement | None, *, wide: bool) -> str:
     if row is None:
         return NOTHING
-    digits = "+.3f" if row.metric.endswith(("difference", "change")) else ".3f"
+    digits = "+.3f" if _is_change(row) else ".3f"
     same = wide and _spread(row) and _rounded(row.ci_low) == _rounded(row.ci_high)
     tiny = row.metric.endswith("change") and abs(row.value) < SMALL
     near = needed(row.value, row.ci_low if wide else None, row.ci_high if wide else None) > 3
@@ -289,6 +306,10 @@ def _whole(value: float, digits: str) -> str:
     return as_in(value, digits) if math.isfinite(value) else NOTHING
 
 
+def _is_change(row: object) -> bool:
+    return isinstance(row, Measurement) and row.metric.endswith(("difference", "change"))
+
+
 def _spread(row: Measurement) -> bool:
     """Whether the ends of an interval differ by more than single precision tells apart."""
     if row.ci_low is None or row.ci_high is None:
@@ -304,9 +325,13 @@ def _p(row: Measurement | None) -> str:
     return "" if row is None or row.p_max is None else plain(row.p_max, ".3g")
 
 
-def _value(value: str | float | int | None) -> str:
+def _value(value: str | float | int | Measurement | None, *, wide: bool) -> str:
     if value is None:
         return NOTHING
+    if isinstance(value, Measurement):
+        ends = (value.ci_low, value.ci_high) if wide else (None, None)
+        sign = "+" if _is_change(value) else ""
+        return written(value.value, *ends, sign=sign) if math.isfinite(value.value) else NOTHING
     if not isinstance(value, float):
         return str(value)
     return written(value) if math.isfinite(value) else NOTHING

@@ -34,17 +34,13 @@ class Lead:
     """The main measure's diagonal, for the headline.
 
     Args:
-        scores: by layer.
+        rows: by layer.
         mean: over layers.
-        mean_ends: its interval.
-        notes: by layer.
         drop: the largest fall from one layer to the next, where there are two layers.
     """
 
-    scores: Scores
-    mean: float
-    mean_ends: tuple[float, float]
-    notes: tuple[str, ...]
+    rows: tuple[Measurement, ...]
+    mean: Measurement
     drop: Measurement | None
 
 
@@ -139,13 +135,14 @@ class Findings:
         # Rounding can bring a score to 1, but not its error to 0.
         same = (scores.value == 1) & (np.diagonal(comparison.error) == 0)
         notes = [self._note(i, scores, floor, bool(same[i])) for i in range(len(same))]
-        self.rows += self.labels.diagonal(declared.name, variant, scores, notes)
+        rows = self.labels.diagonal(declared.name, variant, scores, notes)
+        self.rows += rows
         self._beside(variant, scores, floor)
-        self._means(variant, scores.value, samples, null)
+        means = self._means(variant, scores.value, samples, null)
+        self.rows += means
         drop = self._changes(variant, scores.value, samples)
         if variant == "raw":
-            mean = ends_of(samples.mean(axis=1), n)
-            self.lead = Lead(scores, float(scores.value.mean()), mean, tuple(notes), drop)
+            self.lead = Lead(tuple(rows), means[0], drop)
 
     def _floor(self, x: Tables, variant: Variant) -> Scores | None:
         """The diagonal against the randomly initialised model."""
@@ -206,9 +203,10 @@ class Findings:
 
     def _means(
         self, variant: Variant, value: np.ndarray, samples: np.ndarray, null: np.ndarray
-    ) -> None:
-        """Mean of the diagonal over all layers and over each type of layer."""
+    ) -> list[Measurement]:
+        """Mean of the diagonal over all layers, and over each type of layer."""
         kinds = np.array(self.x.kinds)
+        rows: list[Measurement] = []
         for kind in ["", *dict.fromkeys(kinds)]:
             chosen = (kinds == kind) | (kind == "")
             mean = from_samples(
@@ -218,7 +216,9 @@ class Findings:
                 self.main.declared,
             ).against(null[:, chosen].mean(axis=1, keepdims=True), self.main.declared.high)
             name = f"{self.main.declared.name}_mean"
-            self.rows.append(self.labels.row(name, variant, layer_type=kind, **at(mean, 0)))
+            mean = replace(mean, p_max=None)  # of one number, which is no maximum
+            rows.append(self.labels.row(name, variant, layer_type=kind, **at(mean, 0)))
+        return rows
 
     def _changes(
         self, variant: Variant, value: np.ndarray, samples: np.ndarray

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from olmo_stages.dominant import VARIANTS
 from olmo_stages.figures import heat_map, layer_curves, logarithmic
-from olmo_stages.figures.wording import written
 from olmo_stages.similarity import captions
 from olmo_stages.similarity.findings import Findings
 from olmo_stages.similarity.sides import Side
 from olmo_stages.similarity.tidy import colour_limits, distances
-from olmo_stages.types import Activations
+from olmo_stages.types import Activations, Headline
 
 MAJORITY = 0.5
 """Share of the variance above which one dimension or row is warned about."""
@@ -151,37 +148,33 @@ def figures(found: Findings) -> dict[str, str]:
     return drawn
 
 
-def headline(found: Findings) -> dict[str, str | float | int | None]:
+def headline(found: Findings) -> Headline:
     """The few numbers of the sweep's table."""
     lead = found.lead
     if lead is None or found.x is found.y:
         return _extreme_pair(found)
-    scores = lead.scores
-    i = int(scores.value.argmin())
-    low, high = lead.mean_ends
-    known = bool(np.isfinite(scores.low[i]) and np.isfinite(low))
-    ends = tuple(float(it[i]) for it in (scores.value, scores.low, scores.high))
-    shown: dict[str, str | float | int | None] = {
-        "lowest at layer": found.x.indices[i],
-        found.main.declared.name.replace("_", " "): float(scores.value[i]),
-        "95 % interval": written(*ends).partition(" ")[2] if known else "",
-        "p (max)": None if scores.p_max is None else float(scores.p_max[i]),
-        "mean": written(lead.mean, low, high) if known else written(lead.mean),
-    }
+    lowest = min(lead.rows, key=lambda row: row.value)
+    fall = {}
     if lead.drop is not None:
-        shown["largest drop"] = f"{written(lead.drop.value)} at layer {lead.drop.layer}"
-    shown["note"] = lead.notes[i]
-    return shown
+        fall = {"largest drop": lead.drop, "drop at layer": lead.drop.layer}
+    return {
+        "lowest at layer": lowest.layer,
+        found.main.declared.name.replace("_", " "): lowest,
+        "p (max)": lowest.p_max,
+        "mean": lead.mean,
+        **fall,
+        "note": lowest.note,
+    }
 
 
-def _extreme_pair(found: Findings) -> dict[str, str | float | int | None]:
+def _extreme_pair(found: Findings) -> Headline:
     """Without a diagonal the most similar layers, without another stage the least similar ones."""
     metric = f"{found.main.declared.name}_map"
     cells = [row for row in found.rows if (row.metric, row.variant) == (metric, "raw")]
     own = found.x is found.y
     row = (min if own else max)(cells, key=lambda row: row.value)
     name = "least alike" if own else "most alike"
-    return {name: f"layers {row.layer} and {row.reference_layer}", "there": row.value}
+    return {name: f"layers {row.layer} and {row.reference_layer}", "there": row}
 
 
 def _span(layers: Sequence[int]) -> str:

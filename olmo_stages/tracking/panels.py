@@ -12,6 +12,7 @@ from olmo_stages import records
 from olmo_stages.document import Section, Source, Study
 from olmo_stages.errors import StoreError
 from olmo_stages.figures.palette import styles
+from olmo_stages.headlines import restored
 from olmo_stages.tracking import library
 from olmo_stages.tracking.run_layout import (
     TABLE,
@@ -211,7 +212,7 @@ def _result(source: Source) -> Result | None:
     except (StoreError, OSError, ValueError, TypeError):  # gone, or damaged
         return None
     figures = dict.fromkeys(mark["figures"], "")
-    return Result(measurements, figures=figures, headline=mark["headline"])
+    return Result(measurements, figures=figures, headline=restored(mark["headline"]))
 
 
 def _numbers(result: Result, analysis: str) -> list[str]:

@@ -55,10 +55,7 @@ def history(measurements: Sequence[Measurement], analysis: str) -> list[dict[str
     for row in sorted(rows, key=lambda row: row.layer or 0):
         assert row.layer is not None
         point = points.setdefault(row.layer, {"layer": row.layer})
-        key = _full_name(row, analysis, by_trait=by_trait)
-        ends = {f"{key}_low": row.ci_low, f"{key}_high": row.ci_high}
-        point[key] = row.value
-        point |= {name: it for name, it in ends.items() if it is not None}
+        point |= _with_ends(_full_name(row, analysis, by_trait=by_trait), row)
     return list(points.values())
 
 
@@ -97,13 +94,23 @@ def summary(result: Result, analysis: str) -> dict[str, Any]:
     Those about all layers of a type have the type at the end of their name.
     """
     by_trait = _has_several_traits(result.measurements)
-    whole = {
+    whole: dict[str, Any] = {
         _full_name(row, analysis, by_trait=by_trait)
         + (f"/{metric_name(row.layer_type)}" if row.layer_type else ""): row.value
         for row in _off_maps(result.measurements)
         if row.layer is None
     }
-    return whole | {metric_name(name): value for name, value in result.headline.items()}
+    for name, value in result.headline.items():
+        whole |= _with_ends(metric_name(name), value)
+    return whole
+
+
+def _with_ends(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401  (of a headline)
+    """A number under a name, with its interval's ends where it is a measurement that has one."""
+    if not isinstance(value, Measurement):
+        return {name: value}
+    ends = {f"{name}_low": value.ci_low, f"{name}_high": value.ci_high}
+    return {name: value.value} | {end: it for end, it in ends.items() if it is not None}
 
 
 def _has_several_traits(measurements: Sequence[Measurement]) -> bool:

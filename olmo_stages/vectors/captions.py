@@ -109,6 +109,24 @@ def of_curve(scale: str, *, relabelled: bool, unrelated: bool) -> str:
     )
 
 
+def of_stages(*, null: bool) -> str:
+    """Of the cosines of all stages by layer.
+
+    Args:
+        null: whether shuffled labels are drawn.
+    """
+    said = (
+        "Dotted: median over relabellings, the same in both stages. p: how often relabelling gives "
+        "a cosine as high, one-sided; p over layers: as high in any of them."
+        if null
+        else "No null was run."
+    )
+    return (
+        "Cosine of each stage's vector with its reference's by layer, from all examples, not "
+        f"corrected for noise. {SAID['raw']} Whiskers: 95 % {_JACKKNIFE}. {said}"
+    )
+
+
 def of_layers() -> str:
     """Of corrected cosines along training, all layers."""
     return (

@@ -7,16 +7,13 @@ import numpy as np
 from olmo_stages.figures import layer_curves
 from olmo_stages.figures.frame import of_table
 from olmo_stages.figures.token_map import MOST_TOKENS, token_map
-from olmo_stages.figures.wording import as_in
-from olmo_stages.types import Example, Measurement
+from olmo_stages.types import Example, Headline, Measurement
 from olmo_stages.vectors import captions
 from olmo_stages.vectors.projected import ALL, Projected
 from olmo_stages.vectors.readout import ANSWER, THINK, Readout
 
 UNITS = "score (0 and 1: classes of the vector's data)"
 RAW = "score (in the scale of the activations)"
-
-Headline = dict[str, str | float | int | None]
 
 
 def figures(
@@ -121,22 +118,21 @@ def headline(found: Projected, rows: Sequence[Measurement], vector: str) -> Head
     labelled = found.tasks[0].labelled
     best = max(main, key=lambda row: row.value) if labelled else main[len(main) // 2]
     at = {(row.metric, row.variant): row for row in own if row.layer == best.layer}
-    said: Headline = {"trait": trait} if len(found.tasks) > 1 else {}
+    said: dict[str, str | float | int | Measurement | None] = {}
+    said |= {"trait": trait} if len(found.tasks) > 1 else {}
     said["vector"] = vector
     if labelled:
         said |= {
             "best layer": best.layer,
-            "auroc": best.value,
-            "95 % interval": _interval(best, ".3f"),
+            "auroc": best,
             "p (max)": best.p_max,
-            "positive": at["projection", "positive"].value,
-            "negative": at["projection", "negative"].value,
+            "positive": at["projection", "positive"],
+            "negative": at["projection", "negative"],
         }
     else:
         said |= {
             "middle layer": best.layer,
-            "mean": best.value,
-            "95 % interval": _interval(best, "+.3f"),
+            "mean": best,
         }
     for name, key in (
         ("positive - reference", ("projection_difference", "positive")),
@@ -144,14 +140,6 @@ def headline(found: Projected, rows: Sequence[Measurement], vector: str) -> Head
         ("think - answer", ("projection_part_difference", f"{THINK}-{ANSWER}")),
     ):
         if key in at:
-            row = at[key]
-            said[name] = f"{row.value:+.2f} [{_interval(row, '+.2f')}]"
+            said[name] = at[key]
     said["note"] = best.note
     return said
-
-
-def _interval(row: Measurement, form: str) -> str:
-    if row.ci_low is None or row.ci_high is None:
-        return ""
-    between = "-" if "+" not in form else ", "
-    return between.join(as_in(it, form) for it in (row.ci_low, row.ci_high))

@@ -9,11 +9,9 @@ import numpy as np
 
 from olmo_stages.dominant import VARIANTS
 from olmo_stages.figures import layer_curves, logarithmic, stage_matrix
-from olmo_stages.figures.wording import written
-from olmo_stages.types import Measurement
+from olmo_stages.types import Headline, Measurement
 from olmo_stages.vectors import captions
 from olmo_stages.vectors.found import Found
-from olmo_stages.vectors.rows import mean_of
 
 SMALLEST = 1e-7
 """Distance from 1 that is drawn for anything nearer; float32 does not tell them apart."""
@@ -28,32 +26,40 @@ _CURVES = {
 _NULLS = ("relabelled", "unrelated")
 
 
-def headline(found: Sequence[Found]) -> dict[str, str | float | int | None]:
+def headline(found: Sequence[Found], rows: Sequence[Measurement]) -> Headline:
     """The few values of the sweep's table, about the first trait.
 
     They are at the layer where the corrected cosine is lowest, of those where both vectors are
     reliable; without a reference, where the vector is most reliable. The mean is of the reliable
     layers, whose number is said: means of other layers do not compare.
+
+    Args:
+        found: the traits.
+        rows: all measurements.
     """
     first = found[0]
     at = shown_layer(first)
-    turn, all_layers = first.turns[at]["raw"], np.ones(len(first.turns), dtype=bool)
-    mean, _ = mean_of(first.each(lambda turn: turn.corrected), first.reliable, all_layers)
-    judged = first.against.get(("raw", "relabelled"))
+    layer = first.where.layers[at]
+    own = {
+        (row.metric, row.variant): row
+        for row in rows
+        if row.trait == first.contrast.trait
+        and row.layer in {layer, None}
+        and (row.layer is not None or not row.layer_type)
+    }
+    cosine = own.get(("cosine", "raw"))
     trait = {} if len(found) == 1 else {"trait": f"{first.contrast.trait} (1 of {len(found)})"}
     return trait | {
-        "mean corrected cosine": written(*_ends(mean.value, mean.low, mean.high))
-        if math.isfinite(mean.value)
-        else None,
+        "mean corrected cosine": own.get(("corrected_cosine_mean", "raw")),
         "of layers": f"{int(first.reliable.sum())} of {len(first.turns)}"
         if first.compared
         else None,
-        "at layer": first.where.layers[at],
-        "cosine": turn.cosine.value if first.compared else None,
-        "null": None if judged is None else float(judged[0].null[at]),
-        "z": None if judged is None else _shown(judged[0].z[at]),
-        "p (max)": None if judged is None else float(judged[0].p_max[at]),
-        "reliability": turn.stage.reliability.value,
+        "at layer": layer,
+        "cosine": cosine,
+        "null": None if cosine is None else cosine.null,
+        "z": own.get(("z", "raw:relabelled")),
+        "p (max)": None if cosine is None else cosine.p_max,
+        "reliability": own["reliability", "stage:raw"],
         "note": first.notes[at],
     }
 
@@ -69,14 +75,6 @@ def shown_layer(found: Found) -> int:
     if known.any():
         return int(np.where(known, corrected, np.inf).argmin())
     return int(np.nan_to_num(reliability, nan=-np.inf).argmax())
-
-
-def _ends(value: float, low: float, high: float) -> tuple[float, ...]:
-    return (value, low, high) if math.isfinite(low) and math.isfinite(high) else (value,)
-
-
-def _shown(value: float) -> str | None:
-    return f"{value:+.1f}" if math.isfinite(value) else None
 
 
 def figures(found: Sequence[Found], rows: Sequence[Measurement]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from olmo_stages.figures.palette import COLOURS, GREY, shade
 from olmo_stages.figures.trajectory import Height, Line, View, trajectory
 from olmo_stages.figures.wording import layer_name
 from olmo_stages.revisions.axis import training_axis
-from olmo_stages.types import EMBEDDING_LAYER, Finished, Measurement, Result
+from olmo_stages.types import EMBEDDING_LAYER, Finished, Headline, Measurement, Result
 from olmo_stages.vectors import captions
 from olmo_stages.vectors.formation import formation
 
@@ -183,27 +183,30 @@ def _order(item: tuple[_Line, dict[str, Measurement]]) -> tuple[int, bool]:
     return METRICS.index(metric) if metric in METRICS else len(METRICS), variant == "own"
 
 
-def _headline(
-    sweeps: Sequence[_Sweep], rows: Sequence[Measurement]
-) -> dict[str, str | float | int | None]:
+def _headline(sweeps: Sequence[_Sweep], rows: Sequence[Measurement]) -> Headline:
     first = sweeps[0]
     place = _shown(first)
-    headline: dict[str, str | float | int | None] = {"stages": len(first.stages)}
+    headline: dict[str, str | float | int | Measurement | None] = {"stages": len(first.stages)}
     if first.reference:
         headline["reference"] = first.reference
     if place is None:
         return headline
     headline["layer"] = place[1]
-    line = [*first.line("corrected_cosine", "raw", place).values()]
+    own = (first.reference, *place)
+    line = [
+        row
+        for row in rows
+        if (row.metric, row.variant) == (f"corrected_cosine{SUFFIX}", "raw")
+        and (row.reference, row.trait, row.layer) == own
+    ]
     defined = [row for row in line if math.isfinite(row.value)]
     if line and len({row.stage.partition("@")[0] for row in line}) == 1:
-        headline |= {"last": line[-1].stage, "its corrected cosine": line[-1].value}
+        headline |= {"last": line[-1].stage, "its corrected cosine": line[-1]}
     elif defined:  # branches have no last one
         row = min(defined, key=lambda it: it.value)
-        headline |= {"farthest": row.stage, "its corrected cosine": row.value}
+        headline |= {"farthest": row.stage, "its corrected cosine": row}
     for row in rows:
-        about = (row.reference, row.trait, row.layer)
-        if row.metric == f"formed{SUFFIX}" and about == (first.reference, *place):
+        if row.metric == f"formed{SUFFIX}" and (row.reference, row.trait, row.layer) == own:
             headline |= {"half of it by": row.stage, "null there": row.null, "p (max)": row.p_max}
     return headline
 

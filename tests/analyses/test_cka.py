@@ -195,7 +195,7 @@ def test_stages_of_other_depth_and_width_have_a_map_but_no_diagonal():
     metrics = {row.metric for row in result.measurements}
     assert metrics == {"debiased_cka_map", "best_match"}
     assert warned(result, "0-3 (4)", "0-2 (3)", "no diagonal")
-    assert result.headline["there"] == pytest.approx(1, abs=SINGLE)
+    assert result.headline["there"].value == pytest.approx(1, abs=SINGLE)
     assert set(result.figures) == {"map_raw", "map_standardised"}
     assert not faults(result)
 

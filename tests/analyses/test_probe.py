@@ -344,10 +344,14 @@ def test_bag_of_tokens_counts():
 
 def test_the_headline_compares_the_score_it_shows():
     result = probe()(THINK, BASE, concept({"think_sft": 4, "base": 1}), 0)
-    assert result.headline["auroc"] == rows(result, "auroc", "best_layer")[0].value
+    assert result.headline["auroc"] == rows(result, "auroc", "best_layer")[0]
     difference = rows(result, "auroc_difference", "best_layer")[0]
-    shown = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
-    assert result.headline["auroc - reference"] == shown
+    assert result.headline["auroc - reference"] == difference
+    layer = result.headline["best layer"]
+    (own,) = [row for row in rows(result, "auroc", "probe") if row.layer == layer]
+    assert (result.headline["p (max)"], result.headline["note"]) == (own.p_max, own.note)
+    (own,) = [row for row in rows(result, "selectivity", "probe") if row.layer == layer]
+    assert result.headline["selectivity"] == own
 
 
 def test_a_row_a_token_is_refused_and_one_an_example_is_not():

@@ -119,7 +119,9 @@ def test_a_planted_direction_gives_the_planted_scores():
         assert (row.reference, row.n, row.n_groups) == ("base", 48, 12)
         assert row.layer_type == TYPES[row.layer]
     assert all(row.n == 24 for row in rows(result, "projection", "positive"))
-    assert result.headline["positive - reference"] == "+0.50 [+0.50, +0.50]"
+    shown = result.headline["positive - reference"]
+    assert (shown.metric, shown.variant) == ("projection_difference", "positive")
+    assert [shown.value, shown.ci_low, shown.ci_high] == pytest.approx([0.5] * 3)
 
 
 def test_labels_that_are_in_nothing_are_not_found():

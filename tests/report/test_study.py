@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -359,3 +360,21 @@ def test_what_all_jobs_say_together_is_left_to_the_edges(sweep, mine):
     assert not any("together" in it for it in study.build([sweep]).sections[0].findings)
     del mine.CHANGE
     assert any("together" in it for it in study.build([sweep]).sections[0].findings)
+
+
+def test_an_edge_says_over_what_the_interval_of_its_own_number_is(sweep, monkeypatch):
+    change = replace(MOVED, resampled_across="95 % jackknife interval over groups")
+
+    together = replace(moved(0.4, "think_dpo", "think_sft", p=0.01), metric="moved_stages")
+    analysis(monkeypatch, CHANGE=change, across=lambda _: Result((together,)))
+    finish(sweep, SFT, BASE, [moved(0.9, "think_sft", "base", p=0.01)])
+    finish(sweep, DPO, BASE, [moved(0.3, "think_dpo", "base", p=0.01)])
+    found = study.build([sweep])
+    direct, together = (edge.shifts[0] for edge in found.edges)
+    assert direct.change.resampled == "95 % interval over groups"
+    assert together.change.resampled == "95 % jackknife interval over groups"
+    assert (direct.row.p, together.row.p) == (None, None)
+    assert found.lead.notes["moved"] == (
+        "how far it moved. 95 % interval over groups; from all stages together: 95 % jackknife "
+        "interval over groups"
+    )

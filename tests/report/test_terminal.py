@@ -292,6 +292,36 @@ def test_a_job_is_a_row_of_its_headline():
     assert line_of(text, "think_sft").split() == ["think_sft", "5", "0.931", "0.90-0.96", "ok"]
 
 
+def numbers():
+    return {
+        "auroc": Measurement("auroc", 0.9312, "a", ci_low=0.9, ci_high=0.956),
+        "selectivity": Measurement("selectivity", 0.25, "a", ci_low=0.2, ci_high=0.3),
+        "auroc - reference": Measurement("auroc_difference", 0.01, "a", ci_low=-0.02, ci_high=0.04),
+        "mean": Measurement("mean", math.nan, "a", note="no layer is reliable"),
+    }
+
+
+def shown_numbers(width):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(sweep_table([done("a", headline=numbers())], "", width))
+    return line_of(console.export_text(), "a")
+
+
+def test_a_measurement_of_a_headline_has_its_interval():
+    text = shown_numbers(150)
+    assert "0.931 [0.900, 0.956]" in text
+    assert "0.250 [0.200, 0.300]" in text
+    assert "+0.010 [-0.020, +0.040]" in text
+    assert text.split()[-2:] == ["-", "ok"]
+
+
+def test_in_a_narrow_terminal_the_first_number_and_changes_keep_their_intervals():
+    text = shown_numbers(80)
+    assert "0.931 [0.900, 0.956]" in text
+    assert "0.250  " in text
+    assert "+0.010 [-0.020, +0.040]" in text
+
+
 def test_only_what_tells_jobs_apart_is_a_column():
     same = show(sweep_table([done("a"), done("b")]))
     other = {"stage": "a", "size": "7b", "data": "truth"}

@@ -121,16 +121,29 @@ def test_a_stage_name_of_html_is_shown_as_it_is():
 def test_the_headline_is_about_the_least_similar_layer(found):
     lowest = min(rows(found, "debiased_cka"), key=lambda row: row.value)
     assert found.headline["lowest at layer"] == lowest.layer
-    assert found.headline["debiased cka"] == lowest.value
+    assert found.headline["debiased cka"] == lowest
     assert found.headline["p (max)"] == lowest.p_max
     (mean,) = rows(found, "debiased_cka_mean", layer_type="")
-    assert f"{mean.value:.3f}" in found.headline["mean"]
+    assert found.headline["mean"] == mean
+    assert mean.ci_low is not None
+
+
+def test_a_mean_over_layers_has_a_p_of_its_own_and_none_of_a_maximum(found):
+    means = rows(found, "debiased_cka_mean")
+    assert all(row.p is not None and row.p_max is None for row in means)
+    assert all(row.p_max is not None for row in rows(found, "debiased_cka"))
+
+
+def test_the_largest_drop_is_a_number_with_its_layer(found):
+    drops = [row for row in rows(found, "debiased_cka_change") if row.note.startswith("largest")]
+    assert found.headline.get("largest drop") == (drops[0] if drops else None)
+    assert found.headline.get("drop at layer") == (drops[0].layer if drops else None)
 
 
 def test_the_headline_of_a_stage_alone_is_about_its_least_similar_layers(alone):
     lowest = min(rows(alone, "debiased_cka_map"), key=lambda row: row.value)
     assert set(alone.headline) == {"least alike", "there"}
-    assert alone.headline["there"] == lowest.value < 1
+    assert alone.headline["there"].value == lowest.value < 1
     assert alone.headline["least alike"] in {
         f"layers {lowest.layer} and {lowest.reference_layer}",
         f"layers {lowest.reference_layer} and {lowest.layer}",
@@ -142,7 +155,8 @@ def test_the_headline_without_a_diagonal_is_about_the_most_similar_layers():
     base = rng.normal(size=(2, 40, 16))
     deeper = np.stack([rng.normal(size=(40, 16)), base[1], rng.normal(size=(40, 16))])
     result = compare(given({"base": base, "think_sft": deeper}), **QUICK)
-    assert result.headline == {"most alike": "layers 1 and 1", "there": pytest.approx(1, abs=1e-5)}
+    assert result.headline["most alike"] == "layers 1 and 1"
+    assert result.headline["there"].value == pytest.approx(1, abs=1e-5)
 
 
 def test_the_headline_carries_the_note_of_its_layer(found):

@@ -210,12 +210,14 @@ def test_stages_are_joined_as_their_lineage_is():
     stages = ("think_sft", "think_dpo", "instruct_sft", "rl_zero_math")
     values = dict(zip(stages, (0.5, 0.4, 0.6, 0.9), strict=True))
     result = trajectories([job(stage, value=value) for stage, value in values.items()])
+    (farthest,) = named(result, "corrected_cosine_trajectory", stage="think_dpo", layer=3)
+    assert farthest.value == pytest.approx(0.37)
     assert result.headline == {
         "stages": 4,
         "reference": "base",
         "layer": 3,
         "farthest": "think_dpo",
-        "its corrected cosine": pytest.approx(0.37),
+        "its corrected cosine": farthest,
     }
     figure = json.loads(result.figures["cosine_raw"])
     shown = figure["layout"]["xaxis"]

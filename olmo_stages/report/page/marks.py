@@ -162,12 +162,14 @@ def _scale(
     rows = [shift.row for shift in shifts.values() if shift.row is not None]
     places = (it for row in rows for it in (row.value, row.ci_low, row.ci_high))
     known = [it for it in (unchanged, *places) if it is not None and math.isfinite(it)]
+    said = dict.fromkeys(it.change.resampled for it in shifts.values() if it.row is not None)
+    resampled = "; ".join(filter(None, said or [change.intervals]))
     room = (max(known) - min(known)) * 0.04 or 0.5
     ends = (min(known) - room, max(known) + room)
     column = Column(
         name=cut(change.name, 22),
         about=cut(section.title, 30) if several and section is not None else "",
-        says=". ".join(filter(None, [change.says, change.resampled])),
+        says=". ".join(filter(None, [change.says, resampled])),
         section=section.key if section is not None else "",
         unchanged=f"{unchanged:g}",
         zero=_place(unchanged, ends) or 0.0,
