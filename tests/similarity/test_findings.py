@@ -216,7 +216,7 @@ def test_the_largest_fall_is_found():
         (2, "largest fall, in 100% of resamples too")
     ]
     assert falls[0].value < falls[0].ci_high < -0.1
-    assert "at layer 2" in result.headline["largest drop"]
+    assert (result.headline["largest drop"], result.headline["drop at layer"]) == (falls[0], 2)
     steps = compare(given({"base": values, "think_sft": parted}), layers=[2, 0, 1], **QUICK)
     assert [row.layer for row in rows(steps, "debiased_cka")] == [0, 1, 2]
     assert [row.note for row in rows(steps, "debiased_cka_change")] == ["", falls[0].note]
