@@ -157,14 +157,17 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
     Returns:
         A table whose columns are the stage, whatever else tells the jobs apart, the overrides that
         differ, the headlines' keys in the order they come, and the state. Measurements have their
-        intervals; where that is too wide, only the first one and changes have. A failed job has its
-        reason in a row below.
+        intervals; where that is too wide, only the first one and differences have. A failed job
+        has its reason in a row below.
     """
     rows = [(head, it) for status in statuses for head, it in status.headline.items()]
     wide = list(dict.fromkeys(head for head, it in rows if isinstance(it, Measurement)))
-    droppable = [
-        head for head in wide[1:] if not any(key == head and _is_change(it) for key, it in rows)
-    ]
+    compared = {
+        head
+        for head, it in rows
+        if isinstance(it, Measurement) and it.metric.endswith("difference")
+    }
+    droppable = [head for head in wide[1:] if head not in compared]
     table = _jobs(statuses, title, wide)
     while droppable and needed_width(table) > width:
         wide.remove(droppable.pop())
