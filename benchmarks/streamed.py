@@ -181,7 +181,8 @@ def report(args, n):
         seconds, peak, norms = json.loads(out.splitlines()[-1])
         times[side] = seconds
         print(
-            f"{n:4d} batches  {side:10s} {seconds:8.1f} s  {peak / 1e9:5.2f} GB anonymous  {norms[-1]:.6g}",
+            f"{n:4d} batches  {side:10s} {seconds:8.1f} s  {peak / 1e9:5.2f} GB anonymous  "
+            f"last norm {norms[-1]:.6g}",
             flush=True,
         )
     if len(times) == 2:
