@@ -44,11 +44,13 @@ class Choice:
         plotly: the figure as JSON text.
         rows: the measurements behind it, columns of `olmo_stages.results`, or rows of a table of
             the result; may be empty where a figure of an analysis does not say what it is made of.
+        caption: of this alternative, where it is another than the figure's; empty = the figure's.
     """
 
     name: str
     plotly: str
     rows: pd.DataFrame
+    caption: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Figure:
     Args:
         key: unique in its section; letters, digits, `-` and `_`.
         title: of the figure.
-        caption: what is drawn, what was resampled for the band, and which null.
+        caption: what is drawn, what was resampled for the band, and which null; of most choices.
         choices: at least one.
     """
 
@@ -134,14 +136,31 @@ class Shift:
 
     @property
     def holds_unchanged(self) -> bool | None:
-        """Whether the interval holds the value for two equal models; None without an interval."""
+        """Whether it cannot be told from the value for two equal models; None without an interval.
+
+        So it is where the interval holds that value, and where it `lies_above` it.
+        """
+        ends = self._ends
+        if ends is None:
+            return None
+        return ends[0] <= self.change.unchanged <= ends[1] or self.lies_above
+
+    @property
+    def lies_above(self) -> bool:
+        """Whether the interval of a similarity lies above that of two equal models.
+
+        A correction for noise can do that; it is no sign of change.
+        """
+        ends = self._ends
+        return ends is not None and self.change.is_similarity and ends[0] > self.change.unchanged
+
+    @property
+    def _ends(self) -> tuple[float, float] | None:
         row = self.row
         if row is None or row.ci_low is None or row.ci_high is None:
             return None
         ends = (row.ci_low, row.ci_high)
-        return (
-            ends[0] <= self.change.unchanged <= ends[1] if all(map(math.isfinite, ends)) else None
-        )
+        return ends if all(map(math.isfinite, ends)) else None
 
 
 @dataclass(frozen=True, eq=False)

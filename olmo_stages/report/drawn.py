@@ -4,7 +4,7 @@ import html
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -152,7 +152,7 @@ def _overlay(part: Part, main: Main, labels: Sequence[str], notes: list[str]) ->
             continue
         choices.append(Choice(name, drawn, behind))
     if choices:
-        yield Figure("by-layer", title, _told(choices[0]).caption, tuple(choices))
+        yield _captioned("by-layer", title, choices)
 
 
 def _of_jobs(part: Part, notes: list[str]) -> Iterator[Figure]:
@@ -197,10 +197,19 @@ def _read(
 
 
 def _together(key: str, choices: Sequence[Choice]) -> Figure:
-    told = [_told(choice) for choice in choices]
-    title = _common([it.title for it in told]) or key.replace("_", " ")
-    caption = told[0].caption or said_of(choices[0].rows)
-    return Figure(key, title, caption, tuple(choices))
+    title = _common([_told(it).title for it in choices]) or key.replace("_", " ")
+    return _captioned(key, title, choices)
+
+
+def _captioned(key: str, title: str, choices: Sequence[Choice]) -> Figure:
+    """A figure with the caption of most of its choices; others have their own."""
+    captions = [_told(it).caption or said_of(it.rows) for it in choices]
+    most = max(captions, key=captions.count)
+    own = [
+        replace(choice, caption="" if caption == most else caption)
+        for choice, caption in zip(choices, captions, strict=True)
+    ]
+    return Figure(key, title, most, tuple(own))
 
 
 @dataclass(frozen=True)

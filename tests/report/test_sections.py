@@ -214,6 +214,36 @@ def test_a_caption_is_the_figures_own_or_made_from_rows(sweep):
     assert strange.choices[0].rows.empty
 
 
+def captions(sweep):
+    ((figure,), _) = figures(only(sweep))
+    return figure.caption, {it.name: it.caption for it in figure.choices}
+
+
+def test_a_choice_has_its_own_caption_where_most_others_have_another(sweep):
+    said = {BASE: "No null is drawn.", SFT: "Null: shuffled labels.", DPO: "Null: shuffled labels."}
+    for stage, caption in said.items():
+        finish_with(sweep, stage, None, figures={"curve": drawn("x", caption=caption)})
+    told, own = captions(sweep)
+    assert told == "Null: shuffled labels."
+    assert own == {"base": "No null is drawn.", "think_sft": "", "think_dpo": ""}
+
+
+def test_choices_that_say_the_same_have_one_caption(sweep):
+    for stage in (BASE, SFT):
+        finish_with(sweep, stage, None, figures={"curve": drawn("x", caption="Bands: groups.")})
+    assert captions(sweep) == ("Bands: groups.", {"base": "", "think_sft": ""})
+
+
+def test_captions_made_from_rows_are_of_their_own_rows(sweep):
+    for stage, n in ((BASE, 40), (SFT, 30)):
+        row = Measurement("curve", 0.5, stage.label, n=n)
+        finish_with(sweep, stage, None, measurements=(row,), figures={"curve": drawn("x")})
+    told, own = captions(sweep)
+    assert told.startswith("40 examples")
+    assert own["base"] == ""
+    assert own["think_sft"].startswith("30 examples")
+
+
 def test_a_damaged_figure_is_left_out_with_a_note(sweep):
     folder = finish_with(sweep, figures={"bad": drawn("x"), "good": drawn("x")})
     damage(folder / "figures" / "bad.json")
