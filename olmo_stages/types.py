@@ -459,6 +459,11 @@ class Change:
         return replace(self, resampled=self.resampled_across, resampled_across="")
 
     @property
+    def is_similarity(self) -> bool:
+        """Whether `unchanged` is what two equal models come to, and all others fall short of it."""
+        return self.reverse == "same" and self.unchanged != 0
+
+    @property
     def intervals(self) -> str:
         """What the intervals of all its rows are over."""
         across = self.resampled_across

@@ -56,21 +56,10 @@ class Compared:
     def _n_same(self) -> int:
         return sum(_is_same(shift) for _, shift in self.shifts)
 
-    @property
-    def is_similarity(self) -> bool:
-        """Whether `unchanged` is what two equal models come to, and all others fall short of it."""
-        return self.change.reverse == "same" and self.change.unchanged != 0
-
     def _distance(self, row: Measurement) -> float:
         # A similarity that was corrected for noise may come out above that of equal models.
         short = self.change.unchanged - row.value
-        return max(0.0, short) if self.is_similarity else abs(short)
-
-    def _holds(self, it: _Known) -> bool | None:
-        """Whether a number cannot be told from no change; None without an interval."""
-        holds, row = it[1].holds_unchanged, it[2]
-        above = row.ci_low is not None and row.ci_low > self.change.unchanged
-        return True if holds is False and self.is_similarity and above else holds
+        return max(0.0, short) if self.change.is_similarity else abs(short)
 
     def of_section(self, key: str) -> "Compared":
         """Those of one section."""
@@ -92,7 +81,7 @@ class Compared:
 
     def farthest(self) -> str:
         """The one comparison that is farthest from no change; empty where there is no such one."""
-        if not self.known or self._holds(self.known[0]) is not False:
+        if not self.known or self.known[0][1].holds_unchanged is not False:
             return ""
         return "" if len(self._tied()) > 1 else self.known[0][0]
 
@@ -112,9 +101,10 @@ class Compared:
         unchanged, tied = f"{self.change.unchanged:g}", self._tied()
         (first, _, top), all_of_them = tied[0], len(tied) == len(self.known)
         which = "" if len(self.known) == len(self.shifts) else " that are known"
-        every = f"all {len(tied)} {self.what}s{which}" if len(tied) > 1 else first
-        if self._distance(top) == 0 and all_of_them:
-            short = "not below" if self.is_similarity else "exactly"
+        every = all_of(len(tied), f"{self.what}s{which}") if len(tied) > 1 else first
+        above = any(row.value != self.change.unchanged for _, _, row in tied)
+        if self._distance(top) == 0 and all_of_them and (len(tied) > 1 or not above):
+            short = "not below" if above else "exactly"
             return [f"{self.name}: {short} {unchanged}, unchanged, on {every}."]
         if len(self.known) == 1:
             return [f"{self.name}: {_number(top)} on {first} (unchanged: {unchanged})."]
@@ -129,35 +119,58 @@ class Compared:
         return [f"{told} {first}, {_number(top)}; then on {second}, {_number(row)}{overlap}."]
 
     def _of_intervals(self) -> list[str]:
-        held = [it for it in self.known if self._holds(it) is True]
-        n_left = sum(self._holds(it) is False for it in self.known)
-        n, unchanged = len(held) + n_left, f"{self.change.unchanged:g}"
+        unchanged = f"{self.change.unchanged:g}"
+        above = [it for it in self.known if it[1].lies_above]
+        held = [it for it in self.known if it[1].holds_unchanged and not it[1].lies_above]
+        n_left = sum(it[1].holds_unchanged is False for it in self.known)
+        n = len(above) + len(held) + n_left
         if not n:
             return ["No interval is given, so that none can be told from no change."]
-        if not n_left:
-            every = f"All {n} intervals hold" if n > 1 else "The interval holds"
-            return [f"{every} {unchanged}: indistinguishable from no change."]
-        alike = f"Indistinguishable from no change: {_listed(_names(held))}. " if held else ""
-        if self.is_similarity:
-            others = "The other intervals leave" if held else "Every interval leaves"
-            return [
-                f"{alike}{others} out {unchanged}, which any two models that are not identical "
-                "tend to: how far they are from it is what counts."
-            ]
-        return [f"{alike}{self._count(n_left, n)}"]
+        said = self._without(len(self.known) - n)
+        if above:
+            lies = f"{_which(len(above), n, _names(above))} above {unchanged}"
+            said.append(f"{lies}, which a correction for noise can do: no sign of change.")
+        if held and not n_left:
+            holds = _which(len(held), n, _names(held), "hold")
+            said.append(f"{holds} {unchanged}: indistinguishable from no change.")
+        elif held:
+            said.append(f"Indistinguishable from no change: {_listed(_names(held))}.")
+        if n_left:
+            said.append(self._left(n_left, n))
+        return [" ".join(said)]
+
+    def _without(self, n: int) -> list[str]:
+        if not n:
+            return []
+        which = "" if len(self.known) == len(self.shifts) else " that are known"
+        has = "has" if n == 1 else "have"
+        return [f"Of {len(self.known)} {self.what}s{which}, {n} {has} no interval."]
+
+    def _left(self, n_left: int, n: int) -> str:
+        """How many intervals leave out the unchanged value, and what that is worth."""
+        if not self.change.is_similarity:
+            return self._count(n_left, n)
+        if n_left < n:
+            others = (
+                f"The other {'interval' if n_left == 1 else 'intervals'} {_verb('leave', n_left)}"
+            )
+        else:
+            others = _which(n_left, n, (), "leave")
+        return (
+            f"{others} out {self.change.unchanged:g}, which any two models that are not identical "
+            f"tend to: how far {'it is' if n_left == 1 else 'they are'} from it is what counts."
+        )
 
     def _count(self, n_left: int, n: int) -> str:
         unchanged = f"{self.change.unchanged:g}"
         if n == 1:
             return f"The interval leaves out {unchanged}."
         level = _LEVEL.search(self.change.resampled)
-        chance = ""
-        if level is not None:
-            expected = n * (1 - float(level[1]) / 100)
-            chance = f"; about {expected:.1f} of {n} would by chance if nothing had changed"
+        chance = "" if level is None else f"; {by_chance(1 - float(level[1]) / 100, n)}"
+        leave = "leaves" if n_left == 1 else "leave"
         return (
-            f"{n_left} of {n} intervals {'leaves' if n_left == 1 else 'leave'} out {unchanged}, "
-            f"uncorrected for there being {n}{chance}."
+            f"{n_left} of {n} intervals {leave} out {unchanged}, uncorrected for there being "
+            f"{n}{chance}."
         )
 
     def _unknown(self) -> list[str]:
@@ -167,12 +180,27 @@ class Compared:
         said = [f"{self.name}, {_listed(names)}: {why}." for why, names in whys]
         without = [it for it in self.known if it[1].holds_unchanged is None]
         if without and len(without) < len(self.known):
-            said.append(f"{self.name} has no interval on {_listed(_names(without))}.")
+            said.append(f"{self.name} has no interval on {self._every(_names(without))}.")
         return said
 
     def _caveats(self) -> list[str]:
         told = _grouped((name, shift.why) for name, shift, _ in self.known if shift.why)
         return [f"{self.name}, {self._every(names)}: {why}." for why, names in told]
+
+
+def by_chance(level: float, n: int) -> str:
+    """How many of `n` numbers would be noted by chance, at most, each tested at a level."""
+    return f"up to about {level * n:.1f} of {n} would by chance if nothing had changed"
+
+
+def all_of(n: int, what: str = "") -> str:
+    """`both jobs`, or e.g. `all 3 jobs`.
+
+    Args:
+        n: how many, more than one.
+        what: in the plural; may be empty.
+    """
+    return f"{'both' if n == 2 else f'all {n}'} {what}".strip()
 
 
 def extremes(head: str, values: Sequence[tuple[str, float | Measurement]]) -> str:
@@ -195,7 +223,7 @@ def extremes(head: str, values: Sequence[tuple[str, float | Measurement]]) -> st
     if len(found) == 1:
         return f"{head} is {_number(high)} for {found[0][0]}{tail}."
     if least == most:
-        return f"{head} is {_number(high)} for all {len(found)}{tail}."
+        return f"{head} is {_number(high)} for {all_of(len(found))}{tail}."
     highest = [name for name, _, value in found if value == most]
     lowest = [name for name, _, value in found if value == least]
     return (
@@ -225,6 +253,20 @@ def unfinished(states: Sequence[str], total: int) -> str:
     counts = [f"{states.count(it)} {it}" for it in dict.fromkeys(states)]
     jobs = "job has" if total == 1 else "jobs have"
     return f"{len(states)} of {total} {jobs} no result: {', '.join(counts)}."
+
+
+def _which(n: int, total: int, names: Sequence[str], verb: str = "lie") -> str:
+    """Which intervals do something: the only one, all, or those of these names."""
+    if n < total:
+        return (
+            f"{'The interval' if n == 1 else 'The intervals'} of {_listed(names)} {_verb(verb, n)}"
+        )
+    whole = "the interval" if n == 1 else all_of(n, "intervals")
+    return f"{whole[:1].upper()}{whole[1:]} {_verb(verb, n)}"
+
+
+def _verb(verb: str, n: int) -> str:
+    return f"{verb}s" if n == 1 else verb
 
 
 def _is_same(shift: Shift) -> bool:

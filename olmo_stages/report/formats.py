@@ -48,7 +48,8 @@ def to_json(study: Study) -> str:
         `warnings`, `commands`, `sweeps` and `made` (UTC). A number is an object with `value`,
         `low`, `high` (95 % interval), `null`, `p`, `p_max`, `n`, `n_groups`, `note`, `why` (why it
         is not known, or a caveat) and `holds_unchanged` (whether the interval holds the value of
-        two equal models). What is undefined or unknown is null; there is no NaN.
+        two equal models or, of a similarity, lies above it: no sign of change). What is
+        undefined or unknown is null; there is no NaN.
     """
     found = placed(study)
     columns = study.lead.columns

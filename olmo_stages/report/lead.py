@@ -79,8 +79,10 @@ def lead_notes(study: Study) -> list[str]:
         if shift.holds_unchanged
     }
     if about:
+        lies = any(shift.lies_above for shift in found.values())
+        above = ", or lies above it, which a correction for noise can do" if lies else ""
         notes.append(
-            f"{UNCHANGED} the interval holds what no change would give ({', '.join(about)})"
+            f"{UNCHANGED} the interval holds what no change would give ({', '.join(about)}){above}"
         )
     return notes + [f"{letter(index)}: {why}" for index, why in enumerate(_whys(found))]
 

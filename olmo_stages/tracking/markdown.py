@@ -38,8 +38,8 @@ def table(grid: Grid, unchanged: Collection[Measurement] = ()) -> str:
     below += [f"{_letter(index)}: {escaped(note)}" for index, note in enumerate(notes)]
     if any(isinstance(it, Measurement) and it in unchanged for it in cells):
         below.append(
-            f"{UNCHANGED}: the interval holds the value of two equal models; "
-            "not distinguishable from no change"
+            f"{UNCHANGED}: the interval holds the value of two equal models (or lies above it, of "
+            "a similarity); not distinguishable from no change"
         )
     return raw_table(grid.columns, rows, _numeric(grid)) + _list(below)
 

@@ -1,6 +1,7 @@
 """Sentences from numbers: none says more than the numbers do."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,8 @@ def unknown(why="not measured", change=DIFFERENCE):
 
 
 def compared(*shifts, change=DIFFERENCE, **more):
-    return Compared(change.name, change, [(f"e{i}", it) for i, it in enumerate(shifts)], **more)
+    own = [(f"e{i}", replace(it, change=change)) for i, it in enumerate(shifts)]
+    return Compared(change.name, change, own, **more)
 
 
 def said(*shifts, **more):
@@ -47,7 +49,7 @@ def test_intervals_that_overlap_are_said_to_and_others_not():
 def test_intervals_are_counted_with_how_many_would_by_chance():
     text = said(shift(0.3, 0.2, 0.4), *[shift(0.0, -0.1, 0.1)] * 10)
     assert "1 of 11 intervals leaves out 0, uncorrected for there being 11" in text
-    assert "about 0.6 of 11 would by chance if nothing had changed" in text
+    assert "; up to about 0.6 of 11 would by chance if nothing had changed" in text
     assert "Indistinguishable from no change: e1, e2, e3 and 7 more." in text
 
 
@@ -60,7 +62,7 @@ def test_no_chance_is_named_where_the_level_is_not_known():
 
 def test_where_every_interval_holds_the_unchanged_value_nothing_is_claimed():
     text = said(shift(0.3, -0.2, 0.8), shift(0.0, -0.1, 0.1))
-    assert "All 2 intervals hold 0: indistinguishable from no change." in text
+    assert "Both intervals hold 0: indistinguishable from no change." in text
     assert compared(shift(0.3, -0.2, 0.8)).farthest() == ""
 
 
@@ -77,9 +79,7 @@ def test_of_a_similarity_it_is_not_counted_which_intervals_leave_out_one():
     shifts = [shift(0.9, 0.8, 0.95), shift(0.99, 0.98, 0.995)]
     text = said(*shifts, change=SIMILARITY)
     assert "farthest from unchanged (1) on e0" in text
-    assert (
-        "Every interval leaves out 1, which any two models that are not identical tend to" in text
-    )
+    assert "Both intervals leave out 1, which any two models that are not identical tend to" in text
     assert "of 2 intervals" not in text
 
 
@@ -87,19 +87,51 @@ def test_a_similarity_above_that_of_equal_models_is_not_far_from_them():
     shifts = [shift(1.2, 1.1, 1.3), shift(0.95, 0.9, 0.99)]
     text = said(*shifts, change=SIMILARITY)
     assert "on e1, 0.950 [0.900, 0.990]; then on e0" in text
-    assert "Indistinguishable from no change: e0." in text
+    assert (
+        "The interval of e0 lies above 1, which a correction for noise can do: no sign of change. "
+        "The other interval leaves out 1, which any two models" in text
+    )
+
+
+def test_an_interval_above_that_of_equal_models_does_not_hold_it():
+    assert said(shift(1.02, 1.01, 1.03), change=SIMILARITY) == (
+        "CKA: 1.020 [1.010, 1.030] on e0 (unchanged: 1). The interval lies above 1, which a "
+        "correction for noise can do: no sign of change."
+    )
+    held = said(shift(1.02, 0.99, 1.03), change=SIMILARITY)
+    assert held.endswith("The interval holds 1: indistinguishable from no change.")
+    below = said(shift(0.98, 0.97, 0.99), change=SIMILARITY)
+    assert below.endswith("far it is from it is what counts.")
+    assert "The interval leaves out 1, which any two" in below
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "change", "unchanged", "above"),
+    [
+        (1.01, 1.03, SIMILARITY, True, True),
+        (0.99, 1.03, SIMILARITY, True, False),
+        (0.97, 0.99, SIMILARITY, False, False),
+        (1.01, math.inf, SIMILARITY, None, False),
+        (None, None, SIMILARITY, None, False),
+        (1.01, 1.03, DIFFERENCE, False, False),
+        (-0.1, 0.1, DIFFERENCE, True, False),
+    ],
+)
+def test_only_of_a_similarity_is_an_interval_above_no_sign_of_change(
+    low, high, change, unchanged, above
+):
+    found = shift(1.0, low, high, change=change)
+    assert (found.holds_unchanged, found.lies_above) == (unchanged, above)
 
 
 def test_ties_are_said_together():
     held = [shift(0.2, 0.1, 0.3), shift(0.2, 0.1, 0.3)]
-    assert "equally far from unchanged (0) on all 2 edges, 0.200 [0.100, 0.300] on e0" in said(
-        *held
-    )
+    assert "equally far from unchanged (0) on both edges, 0.200 [0.100, 0.300] on e0" in said(*held)
     text = said(*held, shift(0.0, -0.1, 0.1))
     assert "farthest from unchanged (0) on e0 and e1, 0.200 [0.100, 0.300] on e0." in text
     assert compared(*held, shift(0.0, -0.1, 0.1)).farthest() == ""
     zero = [shift(0.0, -0.1, 0.1)] * 2
-    assert said(*zero).startswith("probe: exactly 0, unchanged, on all 2 edges.")
+    assert said(*zero).startswith("probe: exactly 0, unchanged, on both edges.")
 
 
 def test_equal_weights_are_apart_from_what_was_found():
@@ -134,6 +166,20 @@ def test_numbers_without_intervals_can_not_be_told_from_no_change():
     assert "probe has no interval on e1." in said(shift(0.1, 0.0, 0.2), shift(0.05))
 
 
+def test_only_numbers_with_an_interval_are_counted():
+    bare = [shift(0.0)] * 9
+    text = said(shift(0.1, -0.1, 0.3), shift(0.05, -0.1, 0.2), *bare)
+    assert (
+        "Of 11 edges, 9 have no interval. Both intervals hold 0: indistinguishable from no change."
+        in text
+    )
+    text = said(shift(0.3, 0.2, 0.4), shift(0.05, -0.1, 0.2), *bare)
+    assert (
+        "1 of 2 intervals leaves out 0, uncorrected for there being 2; up to about 0.1 of" in text
+    )
+    assert "Of 2 edges" not in said(shift(0.1, -0.1, 0.3), shift(0.05, -0.1, 0.2))
+
+
 def test_caveats_of_numbers_are_said_once():
     text = said(
         shift(0.1, 0.0, 0.2, why="rough"), shift(0.2, 0.0, 0.3, why="rough"), shift(0.0, -1.0, 1.0)
@@ -161,7 +207,7 @@ def test_several_analyses_agree_only_on_what_is_told_from_no_change():
     ("values", "expected"),
     [
         ([("a", 0.5), ("b", 0.7)], "x is highest for b: 0.700, and lowest for a: 0.500."),
-        ([("a", 0.5), ("b", 0.5)], "x is 0.500 for all 2."),
+        ([("a", 0.5), ("b", 0.5)], "x is 0.500 for both."),
         ([("a", 0.5)], "x is 0.500 for a."),
         ([("a", math.nan)], "x is undefined throughout."),
         ([("a", math.nan), ("b", 0.7)], "x is 0.700 for b; undefined for 1."),

@@ -69,7 +69,7 @@ def test_edges_and_lead_table_carry_the_same_numbers(sweep):
     assert found.findings == (
         "moved: farthest from unchanged (0) on base → think_sft, 0.900 [0.800, 1.000]; then on "
         "think_sft → think_dpo, 0.300 [0.200, 0.400]. 2 of 2 intervals leave out 0, uncorrected "
-        "for there being 2; about 0.1 of 2 would by chance if nothing had changed.",
+        "for there being 2; up to about 0.1 of 2 would by chance if nothing had changed.",
     )
     assert found.asked == (
         "2 jobs: mine of 2 stages (size tiny), each compared with its parent, on truth."

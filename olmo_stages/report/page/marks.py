@@ -16,6 +16,7 @@ LENGTH = 174
 _LONGEST_REASON = 28
 _MEANINGS = {
     "holds": "the interval holds {}: indistinguishable from unchanged",
+    "above": "the interval lies above {}, which a correction for noise can do: no sign of change",
     "differs": "the interval leaves out {}, the value of two equal models",
     "open": "no interval",
     "unknown": "it has no value",
@@ -109,7 +110,11 @@ class Scale:
             low=_place(row.ci_low, self.ends) if interval else None,
             high=_place(row.ci_high, self.ends) if interval else None,
             note=" ".join(letters),
-            said=(head, _MEANINGS[state].format(f"{change.unchanged:g}"), *details(row, more)),
+            said=(
+                head,
+                _MEANINGS["above" if shift.lies_above else state].format(f"{change.unchanged:g}"),
+                *details(row, more),
+            ),
             strand=round(1 + 4 * share, 1) if math.isfinite(share) else 1.0,
         )
 
