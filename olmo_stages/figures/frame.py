@@ -137,8 +137,12 @@ def _tick(value: float, digits: int) -> str:
 
 
 def _names(rows: Sequence[Measurement]) -> dict[str, list[str]]:
-    return {
+    found = {
         field: list(dict.fromkeys(getattr(row, field) for row in rows))
-        for field in ("metric", "variant", "trait")
+        for field in ("metric", "variant", "trait", "reference")
         if rows
     }
+    # Each of several references belongs to some of the rows only, which no list of them says.
+    if len(found.get("reference", [])) > 1:
+        del found["reference"]
+    return found

@@ -13,6 +13,9 @@ from olmo_stages.report.kept import Kept
 _OF_JOBS = "jobs"
 """What a figure of all jobs together says it is of, where it draws their own numbers."""
 
+_NAMES = ("metric", "variant", "trait", "reference")
+"""What of its rows a figure may say; what it does not say may be anything."""
+
 
 def meta_of(drawn: Any) -> Mapping[str, Any]:  # noqa: ANN401  (JSON of a user's own analysis)
     """What a figure says of itself."""
@@ -59,7 +62,7 @@ def rows_behind(
 
 
 def _named(frame: pd.DataFrame, key: str, meta: Mapping[str, Any]) -> pd.DataFrame:
-    named = {name: meta[name] for name in ("metric", "variant", "trait") if name in meta}
+    named = {name: meta[name] for name in _NAMES if name in meta}
     if not named:
         return frame.loc[frame["metric"] == key]
     chosen = pd.Series(data=True, index=frame.index)

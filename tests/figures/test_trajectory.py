@@ -105,6 +105,15 @@ def test_caption_and_rows_are_with_the_figure():
     assert "logarithm of the step" in stretched["layout"]["meta"]["caption"]
 
 
+def test_the_reference_is_with_the_figure_where_all_rows_share_one():
+    def meta(*rows):
+        return draw([View("v", [WHOLE])], rows=rows)["layout"]["meta"]
+
+    against = row("sft", 0.5, reference="base")
+    assert meta(against, row("dpo", 0.4, reference="base"))["reference"] == ["base"]
+    assert "reference" not in meta(against, row("dpo", 0.4, reference="sft"))
+
+
 def vertical(figure, view=0):
     menus = figure["layout"].get("updatemenus", [])
     buttons = [it["args"][1]["yaxis.range"] for menu in menus for it in menu["buttons"]]

@@ -11,7 +11,7 @@ from olmo_stages.report.across import together
 from olmo_stages.report.drawn import figures
 from olmo_stages.report.parts import parts
 from olmo_stages.report.pool import pool
-from olmo_stages.types import Result
+from olmo_stages.types import Measurement, Result
 from tests.report.jobs import SFT, damage, finish
 
 TOKENS = {
@@ -63,3 +63,21 @@ def test_a_figure_whose_table_cannot_be_read_is_drawn_with_a_note(sweep, broken)
     (figure,), (note,) = drawn_of(sweep)
     assert figure.choices[0].rows.empty
     assert "figure map has no rows" in note
+
+
+@pytest.mark.parametrize(
+    ("told", "references"),
+    [({"reference": ["base"]}, ["base"]), ({}, ["base", "think_sft"])],
+    ids=["named", "control"],
+)
+def test_rows_against_a_reference_that_a_figure_does_not_draw_are_not_behind_it(
+    sweep, told, references
+):
+    rows = tuple(
+        Measurement("cosine", 0.5, "think_dpo", reference) for reference in ("base", "think_sft")
+    )
+    meta = {"metric": ["cosine"], "variant": [""], "trait": [""], **told}
+    text = json.dumps({"data": [], "layout": {"title": {"text": "x"}, "meta": meta}})
+    finish(sweep, SFT, result=Result(rows, figures={"over_steps": text}))
+    ((figure,), _) = drawn_of(sweep)
+    assert list(figure.choices[0].rows["reference"]) == references
