@@ -32,12 +32,14 @@ class Main:
     Args:
         metric: of the rows.
         variant: of the rows.
-        of_jobs: the rows of each job.
+        of_jobs: the rows of each job that it is about.
+        names: of these jobs.
     """
 
     metric: str
     variant: str
     of_jobs: tuple[tuple[Measurement, ...], ...]
+    names: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -51,31 +53,57 @@ class Main:
 
 
 def main_rows(part: Part) -> Main | None:
-    """The first metric of the main variant, at each layer; None where there is none.
+    """The number that the analysis leads with, at each layer; None where there is none.
 
-    The main variant is the one named like the analysis, or without a name, or else that of the
-    first row. Metrics over pairs of layers are no curve.
+    It is what the analysis says of a change, where that is known at each layer; else the metric
+    that comes first in most of the jobs that compare two stages, or of all where none does. The
+    main variant is the one named like the analysis, or without a name, or else that of the first
+    row. Metrics over pairs of layers are no curve. A stage compared with itself is left out where
+    others are compared.
     """
-    by_metric: dict[str, list[Measurement]] = {}
-    for job in part.jobs:
-        for row in job.rows:
-            if row.layer is not None:
-                by_metric.setdefault(row.metric, []).append(row)
-    curves = (it for it in by_metric.values() if not any(row.pairs_layers for row in it))
-    own = next(curves, None)
-    if own is None:
+    asked = [job for job in part.jobs if _compares(job)] or part.jobs
+    firsts = [own[0] for job in asked if (own := _curves(job))]
+    if not firsts:
         return None
-    metric, variants = own[0].metric, {row.variant for row in own}
-    variant = next((it for it in (part.analysis, "") if it in variants), own[0].variant)
-    of_jobs = tuple(
-        tuple(
-            row
-            for row in job.rows
-            if row.layer is not None and row.metric == metric and row.variant == variant
-        )
+    metric, variant = _of_change(part, asked) or _most(part, asked, firsts)
+    curves = [
+        [row for row in _curves(job) if (row.metric, row.variant) == (metric, variant)]
         for job in part.jobs
-    )
-    return Main(metric, variant, of_jobs)
+    ]
+    alone = all(row.reference == row.stage for rows in curves for row in rows)
+    of_jobs = [tuple(row for row in rows if alone or row.reference != row.stage) for rows in curves]
+    shown = [
+        (name, rows)
+        for job, name, rows in zip(part.jobs, job_names(part.jobs), of_jobs, strict=True)
+        if rows or _compares(job)
+    ]
+    return Main(metric, variant, tuple(rows for _, rows in shown), tuple(name for name, _ in shown))
+
+
+def _compares(job: Done) -> bool:
+    return job.reference not in {"", job.stage}
+
+
+def _curves(job: Done) -> list[Measurement]:
+    """What a job says of single layers."""
+    about = [row for row in job.rows if row.layer is not None]
+    pairs = {row.metric for row in about if row.pairs_layers}
+    return [row for row in about if row.metric not in pairs]
+
+
+def _of_change(part: Part, jobs: Sequence[Done]) -> tuple[str, str] | None:
+    """Metric and variant of the first change that is known at each layer."""
+    known = {(row.metric, row.variant) for job in jobs for row in _curves(job)}
+    named = ((it.metric, it.variant) for it in part.changes)
+    return next((it for it in named if it in known), None)
+
+
+def _most(part: Part, jobs: Sequence[Done], firsts: Sequence[Measurement]) -> tuple[str, str]:
+    """The metric that comes first in most jobs, and its main variant."""
+    metrics = [row.metric for row in firsts]
+    metric = max(metrics, key=metrics.count)
+    variants = [row.variant for job in jobs for row in _curves(job) if row.metric == metric]
+    return metric, next((it for it in (part.analysis, "") if it in variants), variants[0])
 
 
 def job_names(jobs: Sequence[Done]) -> list[str]:

@@ -95,7 +95,6 @@ def _by_layer(part: Part) -> dict[str, Grid]:
     main = main_rows(part)
     if main is None:
         return {}
-    names = job_names(part.jobs)
     tables: dict[str, Grid] = {}
     for trait in main.traits:
         of_jobs = [{row.layer: row for row in rows if row.trait == trait} for rows in main.of_jobs]
@@ -106,7 +105,7 @@ def _by_layer(part: Part) -> dict[str, Grid]:
             for it in layers
         ]
         about = f", {trait}" if len(main.traits) > 1 else ""
-        columns = ("layer", "attention", *names)
+        columns = ("layer", "attention", *main.names)
         tables[f"{main.name} by layer{about}"] = Grid(columns, tuple(rows))
     return tables
 

@@ -1,6 +1,7 @@
 """Sections: titles that tell them apart, numbers with their intervals, figures with captions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,8 +14,8 @@ from olmo_stages.report.parts import parts
 from olmo_stages.report.pool import pool
 from olmo_stages.report.sections import section
 from olmo_stages.report.tree import tree
-from olmo_stages.types import Measurement, Result
-from tests.report.jobs import BASE, DPO, SFT, analysis, damage, finish, layers
+from olmo_stages.types import Measurement, Result, Stage
+from tests.report.jobs import BASE, DPO, MOVED, SFT, analysis, damage, finish, layers
 
 
 @pytest.fixture
@@ -179,6 +180,55 @@ def test_a_table_by_layer_has_a_column_a_stage(sweep):
     assert table.columns == ("layer", "attention", "think_sft", "think_dpo")
     assert [row[:2] for row in table.rows] == [(0, "full"), (1, "full")]
     assert [row[3].value for row in table.rows] == [0.5, 0.6]
+
+
+def by_layer(sweep):
+    (table,) = section(only(sweep), []).tables.items()
+    return table[0], table[1].columns[2:]
+
+
+def test_a_stage_without_a_reference_does_not_choose_what_comparisons_lead_with(sweep):
+    finish(sweep, BASE, None, layers("base", metric="reliability"))
+    finish(sweep, SFT, BASE, [*layers("think_sft", "base"), *layers("think_sft", "", "", "norm")])
+    assert by_layer(sweep) == ("score by layer", ("think_sft",))
+
+
+def test_the_number_that_comes_first_in_most_comparisons_leads(sweep):
+    more = Stage("instruct_sft", "tiny", "miniature", parent=SFT)
+    for stage in (DPO, more):
+        finish(sweep, stage, SFT, layers(stage.label, "think_sft"))
+    finish(sweep, SFT, BASE, layers("think_sft", "base", metric="other"))
+    title, names = by_layer(sweep)
+    assert title == "score by layer"
+    assert "think_sft vs base" in names  # it was to be compared, so that its column is empty
+
+
+def test_without_comparisons_every_stage_counts(sweep):
+    for stage in (BASE, SFT):
+        finish(sweep, stage, None, layers(stage.label, metric="reliability"))
+    assert by_layer(sweep) == ("reliability by layer", ("base", "think_sft"))
+
+
+def test_a_stage_compared_with_itself_has_no_column_among_comparisons(sweep):
+    finish(sweep, BASE, None, layers("base", "base"))
+    assert by_layer(sweep)[1] == ("base",)
+    finish(sweep, SFT, BASE, layers("think_sft", "base"))
+    assert by_layer(sweep)[1] == ("think_sft",)
+
+
+def test_a_stage_that_was_measured_by_itself_stays_among_comparisons(sweep):
+    finish(sweep, BASE, None, layers("base"))
+    finish(sweep, SFT, BASE, layers("think_sft"))
+    assert by_layer(sweep)[1] == ("base", "think_sft")
+
+
+@pytest.mark.parametrize(("metric", "led"), [("moved", "moved"), ("other", "score")])
+def test_the_number_of_the_change_leads_where_layers_have_it(sweep, monkeypatch, metric, led):
+    analysis(monkeypatch, CHANGE=MOVED)
+    for stage in (SFT, DPO):
+        own = [replace(it, variant="raw") for it in layers(stage.label, "base", metric=metric)]
+        finish(sweep, stage, BASE, [*layers(stage.label, "base"), *own])
+    assert by_layer(sweep)[0] == f"{led} by layer"
 
 
 def test_figures_of_one_name_are_choices_with_their_own_rows(sweep):
