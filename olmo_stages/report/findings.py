@@ -7,16 +7,24 @@ unchanged value by chance.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from olmo_stages.document import Shift
-from olmo_stages.figures.wording import written
+from olmo_stages.report.sentences import (
+    NAMED,
+    all_of,
+    by_chance,
+    grouped,
+    joined,
+    layers_differ,
+    listed,
+    number,
+    verb,
+    who_do,
+)
 from olmo_stages.types import Change, Measurement
-
-_NAMED = 4
-"""How many edges or stages a sentence names one by one."""
 
 _LEVEL = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _Known = tuple[str, Shift, Measurement]
@@ -79,6 +87,16 @@ class Compared:
             return []
         return [*self._unknown(), *self._caveats()]
 
+    @property
+    def is_rough(self) -> bool:
+        """Whether the order is rough, since the numbers are not means over the same layers."""
+        return bool(self._differ)
+
+    @property
+    def _differ(self) -> str:
+        rough = layers_differ([row for _, _, row in self.known])
+        return f" ({rough})" if rough else ""
+
     def farthest(self) -> str:
         """The one comparison that is farthest from no change; empty where there is no such one."""
         if not self.known or self.known[0][1].holds_unchanged is not False:
@@ -90,12 +108,12 @@ class Compared:
         return [it for it in self.known if self._distance(it[2]) == largest]
 
     def _of_none(self) -> list[str]:
-        whys = _grouped((name, _why(shift)) for name, shift in self.shifts)
-        return [f"{self.name}, {self._every(names)}: {why}." for why, names in whys[:_NAMED]]
+        whys = grouped((name, _why(shift)) for name, shift in self.shifts)
+        return [f"{self.name}, {self._every(names)}: {why}." for why, names in whys[:NAMED]]
 
     def _every(self, names: Sequence[str]) -> str:
-        whole = len(names) == len(self.shifts) and len(names) > _NAMED
-        return f"all {len(names)} {self.what}s" if whole else _listed(names)
+        whole = len(names) == len(self.shifts) and len(names) > NAMED
+        return f"all {len(names)} {self.what}s" if whole else listed(names)
 
     def _of_sizes(self) -> list[str]:
         unchanged, tied = f"{self.change.unchanged:g}", self._tied()
@@ -107,16 +125,17 @@ class Compared:
             short = "not below" if above else "exactly"
             return [f"{self.name}: {short} {unchanged}, unchanged, on {every}."]
         if len(self.known) == 1:
-            return [f"{self.name}: {_number(top)} on {first} (unchanged: {unchanged})."]
+            return [f"{self.name}: {number(top)} on {first} (unchanged: {unchanged})."]
         if all_of_them:
             told = f"{self.name}: equally far from unchanged ({unchanged}) on {every}"
-            return [f"{told}, {_number(top)} on {first}."]
+            return [f"{told}, {number(top)} on {first}{self._differ}."]
         told = f"{self.name}: farthest from unchanged ({unchanged}) on"
         if len(tied) > 1:
-            return [f"{told} {_listed(_names(tied))}, {_number(top)} on {first}."]
+            return [f"{told} {listed(_names(tied))}, {number(top)} on {first}{self._differ}."]
         second, _, row = self.known[1]
         overlap = " (the two intervals overlap)" if _overlap(top, row) else ""
-        return [f"{told} {first}, {_number(top)}; then on {second}, {_number(row)}{overlap}."]
+        then = f"then on {second}, {number(row)}{overlap}"
+        return [f"{told} {first}, {number(top)}; {then}{self._differ}."]
 
     def _of_intervals(self) -> list[str]:
         unchanged = f"{self.change.unchanged:g}"
@@ -128,13 +147,13 @@ class Compared:
             return ["No interval is given, so that none can be told from no change."]
         said = self._without(len(self.known) - n)
         if above:
-            lies = f"{_which(len(above), n, _names(above))} above {unchanged}"
+            lies = f"{who_do(len(above), n, _names(above), 'lie')} above {unchanged}"
             said.append(f"{lies}, which a correction for noise can do: no sign of change.")
         if held and not n_left:
-            holds = _which(len(held), n, _names(held), "hold")
+            holds = who_do(len(held), n, _names(held), "hold")
             said.append(f"{holds} {unchanged}: indistinguishable from no change.")
         elif held:
-            said.append(f"Indistinguishable from no change: {_listed(_names(held))}.")
+            said.append(f"Indistinguishable from no change: {listed(_names(held))}.")
         if n_left:
             said.append(self._left(n_left, n))
         return [" ".join(said)]
@@ -152,10 +171,10 @@ class Compared:
             return self._count(n_left, n)
         if n_left < n:
             others = (
-                f"The other {'interval' if n_left == 1 else 'intervals'} {_verb('leave', n_left)}"
+                f"The other {'interval' if n_left == 1 else 'intervals'} {verb('leave', n_left)}"
             )
         else:
-            others = _which(n_left, n, (), "leave")
+            others = who_do(n_left, n, (), "leave")
         return (
             f"{others} out {self.change.unchanged:g}, which any two models that are not identical "
             f"tend to: how far {'it is' if n_left == 1 else 'they are'} from it is what counts."
@@ -176,31 +195,16 @@ class Compared:
     def _unknown(self) -> list[str]:
         known = {id(shift) for _, shift, _ in self.known}
         others = [(name, shift) for name, shift in self.shifts if id(shift) not in known]
-        whys = _grouped((name, _why(shift)) for name, shift in others)
-        said = [f"{self.name}, {_listed(names)}: {why}." for why, names in whys]
+        whys = grouped((name, _why(shift)) for name, shift in others)
+        said = [f"{self.name}, {listed(names)}: {why}." for why, names in whys]
         without = [it for it in self.known if it[1].holds_unchanged is None]
         if without and len(without) < len(self.known):
             said.append(f"{self.name} has no interval on {self._every(_names(without))}.")
         return said
 
     def _caveats(self) -> list[str]:
-        told = _grouped((name, shift.why) for name, shift, _ in self.known if shift.why)
+        told = grouped((name, shift.why) for name, shift, _ in self.known if shift.why)
         return [f"{self.name}, {self._every(names)}: {why}." for why, names in told]
-
-
-def by_chance(level: float, n: int) -> str:
-    """How many of `n` numbers would be noted by chance, at most, each tested at a level."""
-    return f"up to about {level * n:.1f} of {n} would by chance if nothing had changed"
-
-
-def all_of(n: int, what: str = "") -> str:
-    """`both jobs`, or e.g. `all 3 jobs`.
-
-    Args:
-        n: how many, more than one.
-        what: in the plural; may be empty.
-    """
-    return f"{'both' if n == 2 else f'all {n}'} {what}".strip()
 
 
 def extremes(head: str, values: Sequence[tuple[str, float | Measurement]]) -> str:
@@ -221,24 +225,30 @@ def extremes(head: str, values: Sequence[tuple[str, float | Measurement]]) -> st
     (_, low, least), (_, high, most) = found[0], found[-1]
     tail = f"; undefined for {undefined}" if undefined else ""
     if len(found) == 1:
-        return f"{head} is {_number(high)} for {found[0][0]}{tail}."
+        return f"{head} is {number(high)} for {found[0][0]}{tail}."
     if least == most:
-        return f"{head} is {_number(high)} for {all_of(len(found))}{tail}."
+        return f"{head} is {number(high)} for {all_of(len(found))}{tail}."
     highest = [name for name, _, value in found if value == most]
     lowest = [name for name, _, value in found if value == least]
+    rough = layers_differ([it for _, it, _ in found if isinstance(it, Measurement)])
+    tail = f" ({rough}){tail}" if rough else tail
     return (
-        f"{head} is highest for {_listed(highest)}: {_number(high)}, and lowest for "
-        f"{_listed(lowest)}: {_number(low)}{tail}."
+        f"{head} is highest for {listed(highest)}: {number(high)}, and lowest for "
+        f"{listed(lowest)}: {number(low)}{tail}."
     )
 
 
 def agreement(compared: Sequence[Compared]) -> str:
     """Say so if several kinds of numbers are farthest from no change in the same place."""
-    by_place = _grouped((it.name, it.farthest()) for it in compared if it.farthest())
+    by_place = grouped(
+        (f"{it.name}{' (roughly)' if it.is_rough else ''}", it.farthest())
+        for it in compared
+        if it.farthest()
+    )
     if not by_place or len(by_place) > 1 or len(by_place[0][1]) < 2:
         return ""
     place, names = by_place[0]
-    return f"{place} is farthest from no change by {_joined(names)} alike."
+    return f"{place} is farthest from no change by {joined(names)} alike."
 
 
 def unfinished(states: Sequence[str], total: int) -> str:
@@ -255,20 +265,6 @@ def unfinished(states: Sequence[str], total: int) -> str:
     return f"{len(states)} of {total} {jobs} no result: {', '.join(counts)}."
 
 
-def _which(n: int, total: int, names: Sequence[str], verb: str = "lie") -> str:
-    """Which intervals do something: the only one, all, or those of these names."""
-    if n < total:
-        return (
-            f"{'The interval' if n == 1 else 'The intervals'} of {_listed(names)} {_verb(verb, n)}"
-        )
-    whole = "the interval" if n == 1 else all_of(n, "intervals")
-    return f"{whole[:1].upper()}{whole[1:]} {_verb(verb, n)}"
-
-
-def _verb(verb: str, n: int) -> str:
-    return f"{verb}s" if n == 1 else verb
-
-
 def _is_same(shift: Shift) -> bool:
     return shift.why.startswith(SAME)
 
@@ -283,12 +279,6 @@ def _value(cell: float | Measurement) -> float:
     return cell.value if isinstance(cell, Measurement) else float(cell)
 
 
-def _number(cell: float | Measurement) -> str:
-    if isinstance(cell, Measurement):
-        return written(cell.value, cell.ci_low, cell.ci_high)
-    return written(float(cell)) if isinstance(cell, float) else str(cell)
-
-
 def _overlap(one: Measurement, other: Measurement) -> bool:
     ends = (one.ci_low, one.ci_high, other.ci_low, other.ci_high)
     if None in ends:
@@ -299,22 +289,3 @@ def _overlap(one: Measurement, other: Measurement) -> bool:
 
 def _names(found: Sequence[_Known]) -> list[str]:
     return [name for name, _, _ in found]
-
-
-def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Names by what is said of them, in the order in which it is first said."""
-    found: dict[str, list[str]] = {}
-    for name, said in pairs:
-        found.setdefault(said, []).append(name)
-    return list(found.items())
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as a sentence has room for."""
-    if len(names) <= _NAMED:
-        return _joined(names)
-    return f"{', '.join(names[: _NAMED - 1])} and {len(names) - _NAMED + 1} more"
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

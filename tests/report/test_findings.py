@@ -229,3 +229,48 @@ def test_jobs_without_a_result_are_counted_by_state():
     )
     assert unfinished(["failed"], 1) == "1 of 1 job has no result: 1 failed."
     assert unfinished([], 9) == ""
+
+
+def mean(value, note=""):
+    found = shift(value, change=SIMILARITY)
+    assert found.row is not None
+    return replace(found, row=replace(found.row, note=note))
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        (
+            ("over 5 of 8 layers: others not reliable", "over 7 of 8 layers: others not reliable"),
+            "5 to 7 of 8 layers, not the same ones",
+        ),
+        (("over 5 of 8 layers: others not reliable", ""), "5 to 8 of 8 layers, not the same ones"),
+        (("over 5 of 8 layers",) * 2, "5 of 8 layers, maybe not the same ones"),
+        (("over 5 of 8 layers", "over 5 of 9 layers"), "different layers"),
+    ],
+)
+def test_means_over_other_layers_are_in_a_rough_order(notes, expected):
+    text = said(mean(0.98, notes[0]), mean(0.97, notes[1]), change=SIMILARITY)
+    assert f"then on e0, 0.980 (means over {expected}, so the order is rough)." in text
+
+
+def test_means_over_all_layers_are_in_order_and_one_needs_none():
+    assert "rough" not in said(mean(0.98), mean(0.97, "rare"), change=SIMILARITY)
+    assert "rough" not in said(mean(0.98, "over 5 of 8 layers"), change=SIMILARITY)
+
+
+def test_extremes_among_means_over_other_layers_are_rough():
+    found = (mean(0.9, "over 5 of 8 layers"), mean(0.8))
+    rows = [(name, it.row) for name, it in zip("ab", found, strict=True) if it.row is not None]
+    assert extremes("x", rows).endswith(
+        "0.800 (means over 5 to 8 of 8 layers, not the same ones, so the order is rough)."
+    )
+
+
+def test_agreement_says_whose_order_is_rough():
+    one = compared(shift(0.3, 0.2, 0.4), shift(0.1, 0.05, 0.15))
+    far = shift(0.5, 0.4, 0.6, change=SIMILARITY)
+    rough = compared(far, mean(0.9, "over 5 of 8 layers"), change=SIMILARITY)
+    assert agreement([one, rough]).endswith("by probe and CKA (roughly) alike.")
+    exact = compared(far, mean(0.9), change=SIMILARITY)
+    assert agreement([one, exact]).endswith("by probe and CKA alike.")
