@@ -3,12 +3,13 @@
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from olmo_stages.atomic import safe_name, write_file
 from olmo_stages.errors import ConfigError
+from olmo_stages.expected import read_launches
 from olmo_stages.provenance import redact_arguments
 
 _FILE = "command.json"
@@ -43,25 +44,50 @@ def completed(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:first], *overrides, *_sweep(overrides), *rest]
 
 
+def spelt(program: str, arguments: Sequence[str]) -> list[str]:
+    """The words of a command that does only what is not done yet, without secrets."""
+    # A job that is done already would be done again with force=true.
+    kept = [it for it in redact_arguments(arguments) if not re.match(r"[+]*force=", it)]
+    words = ["python", program] if program.endswith(".py") else program.split()
+    return [*words, *kept]
+
+
 def record(folder: Path, program: str, arguments: Sequence[str]) -> None:
     """Note in a sweep's folder the command that launched it, without secrets.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    # A job that is done already would be done again with force=true.
-    kept = [it for it in redact_arguments(arguments) if not re.match(r"[+]*force=", it)]
-    words = ["python", program] if program.endswith(".py") else program.split()
-    write_file(folder / _FILE, json.dumps([*words, *kept]).encode())
+    write_file(folder / _FILE, json.dumps(spelt(program, arguments)).encode())
 
 
 def recorded(folder: Path) -> str | None:
-    """The command that launched a sweep, quoted for a shell; None where none was noted."""
+    """The command that launched a sweep last, quoted for a shell; None where none was noted."""
     try:
         words = json.loads((folder / _FILE).read_bytes())
         return shlex.join(words)
     except (OSError, ValueError, TypeError):
         return None
+
+
+def launches(folder: Path) -> tuple[str, ...]:
+    """The commands that launched a sweep, each once, the earliest first, quoted for a shell."""
+    noted = [shlex.join(it.command) for it in read_launches(folder) if it.command]
+    return tuple(dict.fromkeys(noted or filter(None, [recorded(folder)])))
+
+
+def again(folder: Path, jobs: Iterable[str]) -> tuple[str, ...]:
+    """The commands that asked a sweep for jobs, each once, quoted for a shell.
+
+    Of several launches that asked for a job it is the last. A job that no list names is taken for
+    one of the command that was noted last, and so is every job where no list has a command.
+    """
+    found = read_launches(folder)
+    by_job = {it.job: shlex.join(launch.command) for launch in found for it in launch.jobs}
+    last = recorded(folder) or ""
+    has_none = not any(by_job.values())
+    commands = (last if has_none else by_job.get(job, last) for job in jobs)
+    return tuple(dict.fromkeys(filter(None, commands)))
 
 
 def _sweep(overrides: Sequence[str]) -> list[str]:

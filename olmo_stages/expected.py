@@ -39,14 +39,34 @@ class Expected:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What one launch asked a sweep for.
+
+    Args:
+        asked: when, as ISO 8601.
+        jobs: in their order.
+        command: words that ask for it again; none where they were not noted.
+    """
+
+    asked: str
+    jobs: Sequence[Expected]
+    command: Sequence[str] = ()
+
+
 def place_of(sweep_dir: Path, jobs: Sequence[Expected]) -> Path:
     """The file that a list of jobs is noted in; the same jobs have the same."""
     digest = sha256("\n".join(it.job for it in jobs).encode()).hexdigest()
     return sweep_dir / FOLDER / f"{digest[:12]}.json"
 
 
-def write_expected(sweep_dir: Path, jobs: Sequence[Expected]) -> Path:
+def write_expected(sweep_dir: Path, jobs: Sequence[Expected], command: Sequence[str] = ()) -> Path:
     """Note which jobs a sweep is asked for, without secrets.
+
+    Args:
+        sweep_dir: folder of the sweep.
+        jobs: what it is asked for.
+        command: words that ask for these jobs again, which hold no secret.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -56,7 +76,8 @@ def write_expected(sweep_dir: Path, jobs: Sequence[Expected]) -> Path:
     """
     clean = [asdict(replace(it, overrides=redact_arguments(it.overrides))) for it in jobs]
     path = place_of(sweep_dir, jobs)
-    write_file(path, json.dumps({"asked": now().isoformat(), "jobs": clean}).encode())
+    content = {"asked": now().isoformat(), "command": list(command), "jobs": clean}
+    write_file(path, json.dumps(content).encode())
     return path
 
 
@@ -66,19 +87,25 @@ def read_expected(sweep_dir: Path) -> list[Expected]:
     Returns:
         Nothing for a sweep of an earlier version, or one that ran a single job.
     """
-    lists = sorted(map(_read, (sweep_dir / FOLDER).glob("*.json")), key=lambda it: it[0])
     jobs: dict[str, Expected] = {}
-    for _, found in lists:
-        jobs |= {it.job: it for it in found}
+    for launch in read_launches(sweep_dir):
+        jobs |= {it.job: it for it in launch.jobs}
     return list(jobs.values())
 
 
-def _read(path: Path) -> tuple[str, list[Expected]]:
+def read_launches(sweep_dir: Path) -> list[Launch]:
+    """What each launch asked a sweep for, the earliest first; without those that are damaged."""
+    found = map(_read, (sweep_dir / FOLDER).glob("*.json"))
+    return sorted((it for it in found if it is not None), key=lambda it: it.asked)
+
+
+def _read(path: Path) -> Launch | None:
     try:
         content = json.loads(path.read_bytes())
-        return str(content["asked"]), [Expected(**it) for it in content["jobs"]]
-    except (OSError, ValueError, TypeError, KeyError):
-        return "", []
+        jobs = [Expected(**it) for it in content["jobs"]]
+        return Launch(str(content["asked"]), jobs, [*map(str, content.get("command", ()))])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def told(overrides: Sequence[str], otherwise: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -83,7 +83,8 @@ class RememberSweep(Callback):
             command.record(_launch.sweep, sys.argv[0], _launch.arguments)
             jobs = _asked_for(config)
             _launch.jobs = {it.job for it in jobs}
-            _launch.expected = _note(_launch.sweep, jobs)
+            words = command.spelt(sys.argv[0], _launch.arguments)
+            _launch.expected = _note(_launch.sweep, jobs, words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,10 +160,10 @@ def _named(words: Iterable[str]) -> tuple[list[str], str]:
     return overrides, ",".join(sorted(overrides)) or "defaults"
 
 
-def _note(sweep_dir: Path, jobs: Sequence[Expected]) -> Path | None:
+def _note(sweep_dir: Path, jobs: Sequence[Expected], words: Sequence[str]) -> Path | None:
     """Write down which jobs a sweep has; the file, where nothing was asked like that before."""
     known = not jobs or place_of(sweep_dir, jobs).exists()
-    path = write_expected(sweep_dir, jobs) if jobs else None
+    path = write_expected(sweep_dir, jobs, words) if jobs else None
     return None if known else path
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from olmo_stages.command import completed, record, recorded
+from olmo_stages.command import again, completed, launches, record, recorded, spelt
 from olmo_stages.errors import ConfigError
+from olmo_stages.expected import Expected, write_expected
 
 
 def name_of(arguments):
@@ -51,3 +52,30 @@ def test_the_command_is_noted_quoted_and_without_force_or_secrets(tmp_path):
 
 def test_a_folder_without_a_command_has_none(tmp_path):
     assert recorded(tmp_path) is None
+
+
+def launch(folder, *jobs, noted=True):
+    words = ["-m", f"model={','.join(jobs)}"]
+    record(folder, "run.py", words)
+    write_expected(folder, [*map(Expected, jobs)], spelt("run.py", words) if noted else ())
+
+
+def test_each_job_is_asked_for_again_by_the_launch_that_asked_for_it(tmp_path):
+    launch(tmp_path, "a", "b")
+    launch(tmp_path, "b", "c")
+    first, second = "python run.py -m model=a,b", "python run.py -m model=b,c"
+    assert launches(tmp_path) == (first, second)
+    assert again(tmp_path, ["a"]) == (first,)
+    assert again(tmp_path, ["c", "b"]) == (second,)
+    assert again(tmp_path, ["a", "c", "b"]) == (first, second)
+    assert again(tmp_path, []) == ()
+
+
+def test_of_a_sweep_whose_lists_hold_no_command_it_is_the_one_noted_last(tmp_path):
+    launch(tmp_path, "a", noted=False)
+    launch(tmp_path, "b", noted=False)
+    assert launches(tmp_path) == again(tmp_path, ["a", "b"]) == ("python run.py -m model=b",)
+    # Where only a later launch is known, it is not said of a job that it did not ask for.
+    launch(tmp_path, "c")
+    assert again(tmp_path, ["a"]) == ()
+    assert again(tmp_path, ["c"]) == again(tmp_path, ["alone"]) == ("python run.py -m model=c",)

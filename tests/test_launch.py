@@ -598,11 +598,14 @@ def test_a_killed_sweep_shows_what_never_started(run, tmp_path, monkeypatch):
     assert [it.about["stage"] for it in statuses] == ["base", "think_sft", "think_dpo"]
     assert [it.about["reference"] for it in statuses] == ["", "base", "think_sft"]
     assert {it.about["analysis"] for it in statuses} == {"cka"}
+    assert out.count("redo only what is missing: ") == 1
     # A launch of some of them forgets none of the others.
     monkeypatch.setattr(launch, "_run", lambda *it: Status(it[2], "ok", overrides=it[3]))
     code, out, _ = run("-m", "model=base,think_sft", "analysis=cka", "sweep=s", "report=false")
     assert code == 0  # it did all that it was asked for
     assert out.count("never started") == 1
+    (redo,) = (it for it in out.splitlines() if it.startswith("redo only what is missing: "))
+    assert "model=base,think_sft,think_dpo" in redo  # the launch that asked for the missing one
     states = [it.state for it in read_statuses(tmp_path / "outputs/sweeps/s")]
     assert states == ["ok", "ok", "missing"]
 

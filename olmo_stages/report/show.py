@@ -62,8 +62,8 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
         console.print(sweep_table(jobs, folder.name, console.width), crop=False)
     again = f"olmo-stages report {shlex.quote(str(folder))}"
     put_line(console, f"sweep: {folder}   (again: {again})")
-    undone = any(status.state not in {"ok", "cached"} for status in statuses)
-    if undone and (again := command.recorded(folder)) is not None:
+    undone = [status.job for status in statuses if status.state not in {"ok", "cached"}]
+    for again in command.again(folder, undone):
         put_line(console, f"redo only what is missing: {again}")
     for twins in _same_weights(statuses):
         put_text(console, f"note: {twins}", style="yellow")

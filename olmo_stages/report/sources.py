@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo_stages.command import recorded
+from olmo_stages.command import again, launches
 from olmo_stages.document import Problem, Source
 from olmo_stages.records import TRACKING
 from olmo_stages.report.kept import Done
@@ -56,7 +56,7 @@ def problem(undone: Undone) -> Problem:
         state="damaged" if undone.damaged else status.state,
         reason=" ".join((undone.damaged or status.error or "no reason was noted").split()),
         sweep=str(undone.sweep),
-        command=recorded(undone.sweep) or "",
+        command="".join(again(undone.sweep, [status.job])),
     )
 
 
@@ -79,8 +79,8 @@ def mixed(part: Part) -> str:
 
 
 def commands(sweeps: Sequence[Path]) -> tuple[str, ...]:
-    """What redoes the sweeps, as far as it was noted."""
-    return tuple(dict.fromkeys(filter(None, map(recorded, sweeps))))
+    """What redoes the sweeps, a command a launch, as far as it was noted."""
+    return tuple(dict.fromkeys(it for sweep in sweeps for it in launches(sweep)))
 
 
 def asked(sweeps: Sequence[Path]) -> tuple[str, str]:
@@ -91,7 +91,8 @@ def asked(sweeps: Sequence[Path]) -> tuple[str, str]:
     found = {
         name: header(path)
         for sweep in sweeps
-        for name, path in _experiments(recorded(sweep) or "")
+        for launch in launches(sweep)
+        for name, path in _experiments(launch)
         if path is not None
     }
     told: list[str] = []

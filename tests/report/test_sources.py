@@ -2,6 +2,7 @@
 
 import pytest
 
+from olmo_stages.expected import Expected, write_expected
 from olmo_stages.records import Status, read_statuses
 from olmo_stages.report import sources
 from olmo_stages.report.across import together
@@ -88,6 +89,15 @@ def test_a_problem_says_what_redoes_it(sweep):
     assert (found.state, found.reason) == ("failed", "no memory")
     assert found.command == "python run.py -m 'model=a b'"
     assert sources.problem(Undone(sweep, status, damaged="x is damaged")).state == "damaged"
+
+
+def test_each_problem_of_an_extended_sweep_has_its_own_command(sweep):
+    for model in ("a", "b"):
+        launched(sweep, f"model={model}")
+        write_expected(sweep, [Expected(model)], ["run", f"model={model}"])
+    found = [sources.problem(Undone(sweep, Status(it, "failed"))).command for it in "ab"]
+    assert found == ["run model=a", "run model=b"]
+    assert sources.commands([sweep]) == ("run model=a", "run model=b")
 
 
 def test_a_sweep_without_a_command_has_none(sweep):
