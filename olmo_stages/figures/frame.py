@@ -139,7 +139,7 @@ def _tick(value: float, digits: int) -> str:
 def _names(rows: Sequence[Measurement]) -> dict[str, list[str]]:
     found = {
         field: list(dict.fromkeys(getattr(row, field) for row in rows))
-        for field in ("metric", "variant", "trait", "reference")
+        for field in ("metric", "variant", "trait", "stage", "reference")
         if rows
     }
     # Each of several references belongs to some of the rows only, which no list of them says.

@@ -13,7 +13,7 @@ from olmo_stages.report.kept import Kept
 _OF_JOBS = "jobs"
 """What a figure of all jobs together says it is of, where it draws their own numbers."""
 
-_NAMES = ("metric", "variant", "trait", "reference")
+_NAMES = ("metric", "variant", "trait", "stage", "reference")
 """What of its rows a figure may say; what it does not say may be anything."""
 
 

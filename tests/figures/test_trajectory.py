@@ -110,7 +110,8 @@ def test_the_reference_is_with_the_figure_where_all_rows_share_one():
         return draw([View("v", [WHOLE])], rows=rows)["layout"]["meta"]
 
     against = row("sft", 0.5, reference="base")
-    assert meta(against, row("dpo", 0.4, reference="base"))["reference"] == ["base"]
+    shared = meta(against, row("dpo", 0.4, reference="base"))
+    assert (shared["stage"], shared["reference"]) == (["sft", "dpo"], ["base"])
     assert "reference" not in meta(against, row("dpo", 0.4, reference="sft"))
 
 

@@ -81,3 +81,16 @@ def test_rows_against_a_reference_that_a_figure_does_not_draw_are_not_behind_it(
     finish(sweep, SFT, result=Result(rows, figures={"over_steps": text}))
     ((figure,), _) = drawn_of(sweep)
     assert list(figure.choices[0].rows["reference"]) == references
+
+
+@pytest.mark.parametrize(
+    ("told", "stages"),
+    [({"stage": ["think_dpo"]}, ["think_dpo"]), ({}, ["base", "think_dpo"])],
+    ids=["named", "control"],
+)
+def test_rows_about_a_stage_that_a_figure_does_not_draw_are_not_behind_it(sweep, told, stages):
+    rows = tuple(Measurement("cka", 0.5, stage, "base") for stage in ("base", "think_dpo"))
+    text = json.dumps({"data": [], "layout": {"meta": {"metric": ["cka"], **told}}})
+    finish(sweep, SFT, result=Result(rows, figures={"diagonals": text}))
+    ((figure,), _) = drawn_of(sweep)
+    assert list(figure.choices[0].rows["stage"]) == stages
