@@ -38,7 +38,7 @@ from olmo_stages.types import (
 from olmo_stages.vectors.by_layer import by_layer
 from olmo_stages.vectors.caveats import caveats, of_reading
 from olmo_stages.vectors.contrast import Contrast, Targets, contrasts
-from olmo_stages.vectors.found import Found, tensors
+from olmo_stages.vectors.found import CHANCE, LESS, MORE, TURNED, Found, tensors
 from olmo_stages.vectors.kinds import KINDS, Kind, extractor
 from olmo_stages.vectors.nulls import control, draw
 from olmo_stages.vectors.plan import Plan
@@ -59,6 +59,14 @@ CHANGE = Change(
     "together",
     reverse="same",
 )
+
+NOTES = {
+    CHANCE: "the null is that of shuffled labels",
+    TURNED: "the null is that of shuffled labels; two-sided p over all layers at most 0.05",
+    MORE: "two-sided p over all layers at most 0.05",
+    LESS: "two-sided p over all layers at most 0.05",
+}
+"""What the notes of headlines mean."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What jobs say first: their headlines as tables and as sentences."""
 
+import re
 from collections.abc import Sequence
 
 from olmo_stages.document import Cell, Grid
@@ -7,10 +8,12 @@ from olmo_stages.report.carried import with_states
 from olmo_stages.report.drawn import job_names
 from olmo_stages.report.findings import extremes
 from olmo_stages.report.parts import Part
+from olmo_stages.report.sentences import all_of, by_chance
 from olmo_stages.report.tree import Place, Tree, size_of
 from olmo_stages.types import Headline, Measurement
 
 _FEW = 3
+_TESTED = re.compile(r"\bat most (0\.\d+)")
 _FIXED = frozenset({"stage", "parent", "reference", "state"})
 
 
@@ -66,18 +69,38 @@ def headline_findings(part: Part) -> list[str]:
 
 
 def noted(part: Part) -> list[str]:
-    """What the headlines of the jobs note, with how many of them do."""
-    told: dict[str, list[str]] = {}
+    """What the headlines of the jobs note, with how many of them do.
+
+    Where they speak of one trait of several it is named. What a note means is said where the
+    analysis does, with how many jobs would have it by chance where it is that of a test.
+    """
+    told: dict[tuple[str, str], list[str]] = {}
+    has_several = len({row.trait for row in part.rows if row.trait}) > 1
     for job, name in zip(part.jobs, job_names(part.jobs), strict=True):
         note = job.headline.get("note")
+        trait = _trait(job.headline) if has_several else ""
         for text in note.split("; ") if isinstance(note, str) and note else ():
-            told.setdefault(text, []).append(name)
+            told.setdefault((text, trait), []).append(name)
     total = len(part.jobs)
     return [
-        f'{_count(len(names), total)} noted as "{text}"'
+        f'{_count(len(names), total)} noted as "{text}"{f" for {trait}" if trait else ""}'
+        f"{_meaning(part.spoken.notes.get(text, ''), total)}"
         f"{'' if len(names) == total else f': {_few(names)}'}."
-        for text, names in told.items()
+        for (text, trait), names in told.items()
     ]
+
+
+def _trait(cells: Headline) -> str:
+    """The one trait that a headline speaks of."""
+    traits = {it.trait for it in cells.values() if isinstance(it, Measurement) and it.trait}
+    return next(iter(traits)) if len(traits) == 1 else ""
+
+
+def _meaning(means: str, total: int) -> str:
+    """What a note means, in brackets."""
+    level = _TESTED.search(means)
+    chance = "" if level is None or total < 2 else f"; {by_chance(float(level[1]), total)}"
+    return f" ({means}{chance})" if means else ""
 
 
 def _heads(part: Part) -> dict[str, str]:
@@ -129,7 +152,7 @@ def _numeric(cell: Cell) -> float | Measurement:
 def _count(n: int, total: int) -> str:
     if n < total:
         return f"{n} of {total} jobs {'is' if n == 1 else 'are'}"
-    return f"All {n} jobs are" if n > 1 else "Its job is"
+    return f"{all_of(n, 'jobs').capitalize()} are" if n > 1 else "Its job is"
 
 
 def _few(names: Sequence[str]) -> str:

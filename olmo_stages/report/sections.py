@@ -11,6 +11,7 @@ from olmo_stages.report.drawn import figures, job_names, main_rows
 from olmo_stages.report.headlines import headline_findings, lead, noted
 from olmo_stages.report.kept import Done
 from olmo_stages.report.parts import Part
+from olmo_stages.report.sentences import all_of
 from olmo_stages.types import EMBEDDING_LAYER, Measurement
 
 _FEW = 3
@@ -52,7 +53,9 @@ def _of_whole(part: Part) -> list[str]:
     if len(values) < 2:
         return []
     cells = [f"{head} {_shown(it)}" for head, it in values.items()]
-    return [f"All jobs together: {', '.join(cells)}."]
+    n = len(part.jobs)
+    whose = f"{all_of(n, 'jobs').capitalize()} together" if n > 1 else "Its job"
+    return [f"{whose}: {', '.join(cells)}."]
 
 
 def _shown(value: str | float | int | Measurement) -> str:
@@ -60,7 +63,7 @@ def _shown(value: str | float | int | Measurement) -> str:
         known = math.isfinite(value.value)
         return written(value.value, value.ci_low, value.ci_high) if known else "undefined"
     if isinstance(value, float):
-        return f"{value:.3g}" if math.isfinite(value) else "undefined"
+        return written(value) if math.isfinite(value) else "undefined"
     return str(value)
 
 
@@ -164,6 +167,6 @@ def _note(found: Sequence[tuple[str, str]], total: int) -> str:
     names = list(dict.fromkeys(name for name, _ in found))
     text = found[0][1]
     whom = ", ".join(names) if len(names) <= _FEW else f"{len(names)} of {total} jobs"
-    whom = f"all {total} jobs" if len(names) == total > 1 else whom
+    whom = all_of(total, "jobs") if len(names) == total > 1 else whom
     same = len({it for _, it in found}) == 1
     return f"{text} ({whom if same else f'{names[0]}; alike, with other numbers, for {whom}'})"

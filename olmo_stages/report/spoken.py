@@ -9,7 +9,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,11 +29,13 @@ class Spoken:
         about: what it measures, in a sentence or two; may be empty.
         changes: what it puts on an edge of the lineage.
         wrong: why what it says of edges cannot be used; else empty.
+        notes: what the notes of its headlines mean, by note, as `NOTES` of its module.
     """
 
     about: str = ""
     changes: tuple[Change, ...] = ()
     wrong: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON has it, for `of_record`."""
@@ -46,7 +48,8 @@ def of_record(kept: object) -> Spoken | None:
         return None
     try:
         given = tuple(Change(**it) for it in kept["changes"])
-        return Spoken(str(kept["about"]), given, str(kept["wrong"]))
+        notes = _texts(kept["notes"])
+        return Spoken(str(kept["about"]), given, str(kept["wrong"]), notes)
     except (KeyError, TypeError):  # of another version
         return None
 
@@ -63,9 +66,13 @@ def of_module(target: str, rows: Sequence[Measurement]) -> Spoken:
         return Spoken()
     about = _about(module, target.rpartition(".")[2])
     try:
-        return Spoken(about, changes(module, rows))
+        notes = _texts(getattr(module, "NOTES", {}))
+    except TypeError:
+        return Spoken(about, wrong=f"{module.__name__} says NOTES that are no texts by note")
+    try:
+        return Spoken(about, changes(module, rows), notes=notes)
     except ConfigError as error:
-        return Spoken(about, wrong=str(error))
+        return Spoken(about, wrong=str(error), notes=notes)
 
 
 def module_of(target: str) -> ModuleType | None:
@@ -100,6 +107,17 @@ def code_of(target: str) -> Path | None:
 
 def _is_ours(name: str) -> bool:
     return bool(_OURS.fullmatch(name)) and importlib.util.find_spec(name) is not None
+
+
+def _texts(given: object) -> Mapping[str, str]:
+    """Texts by text.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, Mapping) or any(not isinstance(it, str) for it in given.values()):
+        raise TypeError("texts by text are needed")
+    return {str(name): it for name, it in given.items()}
 
 
 def _about(module: ModuleType, kind: str) -> str:

@@ -137,7 +137,49 @@ def test_what_headlines_note_is_counted(sweep):
     finish_with(sweep, DPO, headline={"note": ""})
     assert noted(only(sweep)) == ['1 of 2 jobs is noted as "below the baseline": think_sft.']
     finish_with(sweep, DPO, headline={"note": "below the baseline"})
-    assert noted(only(sweep)) == ['All 2 jobs are noted as "below the baseline".']
+    assert noted(only(sweep)) == ['Both jobs are noted as "below the baseline".']
+
+
+@pytest.mark.parametrize(
+    ("traits", "told"),
+    [(("calm", "kind"), 'Its job is noted as "far" for kind.'), (("kind",), 'as "far".')],
+)
+def test_a_note_about_one_of_several_traits_names_it(sweep, traits, told):
+    rows = tuple(Measurement("score", 0.5, "think_sft", trait=it) for it in traits)
+    finish_with(sweep, measurements=rows, headline={"score": rows[-1], "note": "far"})
+    (found,) = noted(only(sweep))
+    assert found.endswith(told)
+
+
+def test_a_note_means_what_the_analysis_says_with_what_chance_gives(sweep, monkeypatch):
+    notes = {"turned": "p at most 0.05", "lost": "the null is that of shuffled labels"}
+    analysis(monkeypatch, NOTES=notes)
+    for stage in (SFT, DPO):
+        finish_with(sweep, stage, headline={"note": "turned; lost; odd"})
+    assert noted(only(sweep)) == [
+        'Both jobs are noted as "turned" (p at most 0.05; up to about 0.1 of 2 would by chance if '
+        "nothing had changed).",
+        'Both jobs are noted as "lost" (the null is that of shuffled labels).',
+        'Both jobs are noted as "odd".',
+    ]
+
+
+@pytest.mark.parametrize("notes", [3, {"turned": 3}])
+def test_notes_that_are_no_texts_are_said_to_be_wrong(sweep, monkeypatch, notes):
+    analysis(monkeypatch, NOTES=notes)
+    finish(sweep)
+    assert only(sweep).notes == ("mine says NOTES that are no texts by note",)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.99995, "0.99995"), (1.0, "1.000"), (0.5, "0.500")])
+def test_what_is_not_quite_one_is_not_shown_as_one(sweep, monkeypatch, value, shown):
+    analysis(monkeypatch, across=lambda _: Result((), headline={"nearest": "a", "score": value}))
+    for stage in (SFT, DPO):
+        finish(sweep, stage)
+    (said,) = (
+        it for it in section(only(sweep), []).findings if it.startswith("Both jobs together")
+    )
+    assert said == f"Both jobs together: nearest a, score {shown}."
 
 
 def test_a_warning_of_several_jobs_is_said_once(sweep):
@@ -145,9 +187,8 @@ def test_a_warning_of_several_jobs_is_said_once(sweep):
         warnings = ("sinks left out", f"noise in {n} of 8 layers of {stage.label}", "odd " * n)
         finish_with(sweep, stage, warnings=warnings)
     assert section(only(sweep), []).notes == (
-        "sinks left out (all 2 jobs)",
-        "noise in 3 of 8 layers of think_sft "
-        "(think_sft; alike, with other numbers, for all 2 jobs)",
+        "sinks left out (both jobs)",
+        "noise in 3 of 8 layers of think_sft (think_sft; alike, with other numbers, for both jobs)",
         f"{'odd ' * 3} (think_sft)",
         f"{'odd ' * 5} (think_dpo)",
     )
@@ -320,7 +361,7 @@ def test_what_is_said_of_all_jobs_together_is_in_the_section(sweep, monkeypatch)
     for stage in (SFT, DPO):
         finish(sweep, stage)
     found = section(only(sweep), [])
-    assert "All jobs together: stages 2, nearest think_sft." in found.findings
+    assert "Both jobs together: stages 2, nearest think_sft." in found.findings
     assert [it.key for it in found.figures] == ["all-map"]
     assert found.notes == ("w",)
     (title,) = found.tables
