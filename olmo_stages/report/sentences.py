@@ -40,9 +40,9 @@ def layers_differ(rows: Sequence[Measurement]) -> str:
     )
 
 
-def by_chance(level: float, n: int) -> str:
-    """How many of `n` numbers would be noted by chance, at most, each tested at a level."""
-    return f"up to about {level * n:.1f} of {n} would by chance if nothing had changed"
+def by_chance(level: float, n: int, would: str = "would") -> str:
+    """How many of `n` numbers, at most, each tested at a level, chance alone would make so."""
+    return f"up to about {level * n:.1f} of {n} {would} by chance if nothing had changed"
 
 
 def all_of(n: int, what: str = "") -> str:
