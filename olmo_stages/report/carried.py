@@ -7,10 +7,9 @@ from functools import cached_property
 from olmo_stages.document import Cell, Edge, Grid, Shift
 from olmo_stages.edges import find
 from olmo_stages.errors import PairingError
-from olmo_stages.expected import told
 from olmo_stages.report.findings import SAME
 from olmo_stages.report.parts import Part
-from olmo_stages.report.pool import Undone
+from olmo_stages.report.pool import analysis_of
 from olmo_stages.report.tree import CUSTOM, Place, Tree
 from olmo_stages.types import Change, Measurement
 
@@ -156,7 +155,7 @@ def columns(parts: Sequence[Part]) -> tuple[Column, ...]:
             *([part.data] if len({it.data for it in namesakes}) > 1 else []),
             *(f"{key}={it}" for key, it in part.tells.items() if key != "size"),
         ]
-        name = " · ".join([change.name, *(told_apart if len(namesakes) > 1 else [])])
+        name = " · ".join([change.name, *told_apart])
         if any(part.sizes & other.sizes for other, _ in found.get(name, [])):
             name = f"{name} · {part.key}"
         found.setdefault(name, []).append((part, change))
@@ -206,18 +205,9 @@ def with_states(
 
 def state(tree: Tree, place: Place) -> str:
     """How the jobs about a stage are getting on, in a few words."""
-    undone = tree.undone.get(place, ())
-    if undone:
-        return ", ".join(
-            f"{analysis_of(it)} {'damaged' if it.damaged else it.status.state}".strip()
-            for it in undone
-        )
+    if undone := tree.states.get(place):
+        return ", ".join(undone)
     return "done" if place in tree.measured else "not run"
-
-
-def analysis_of(undone: Undone) -> str:
-    """The analysis of a job without a result; empty where it cannot be told."""
-    return {**told(undone.status.overrides), **undone.status.about}.get("analysis", "")
 
 
 def _row(shift: Shift | None) -> Measurement | None:

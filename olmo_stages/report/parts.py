@@ -9,7 +9,7 @@ from typing import Any
 
 from olmo_stages.report.across import Assembled
 from olmo_stages.report.kept import Done, Kept, read_kept
-from olmo_stages.report.pool import Group
+from olmo_stages.report.pool import Group, Pool
 from olmo_stages.report.spoken import Spoken, of_module, of_record
 from olmo_stages.report.tree import size_of
 from olmo_stages.types import Change, Measurement
@@ -93,10 +93,15 @@ def rows_of(jobs: Sequence[Done], whole: Kept | None) -> tuple[Measurement, ...]
     return tuple(row for it in (*jobs, *([] if whole is None else [whole])) for row in it.rows)
 
 
-def parts(assembled: Sequence[Assembled]) -> tuple[Part, ...]:
-    """One part for each group of jobs, in the same order."""
+def parts(assembled: Sequence[Assembled], jobs: Pool | None = None) -> tuple[Part, ...]:
+    """One part for each group of jobs, in the same order.
+
+    Args:
+        assembled: the groups.
+        jobs: all jobs; what tells a group from jobs without a result is told of it, too.
+    """
     groups = [it.group for it in assembled]
-    tells = _tells(groups)
+    tells = [_from_undone(it, jobs) | told for it, told in zip(groups, _tells(groups), strict=True)]
     keys = _keys(groups)
     return tuple(_part(it, key, told) for it, key, told in zip(assembled, keys, tells, strict=True))
 
@@ -141,6 +146,19 @@ def _tells(groups: Sequence[Group]) -> list[dict[str, str]]:
             differing.insert(0, "size")
         told.append({name: own.get(name, "-") for name in differing})
     return told
+
+
+def _from_undone(group: Group, jobs: Pool | None) -> dict[str, str]:
+    """What its jobs share and jobs of its analysis without a result have otherwise."""
+    if jobs is None:
+        return {}
+    analysis = group.key["analysis"]
+    apart = [jobs.told_apart(analysis, jobs.given.get(it.digest, {})) for it in group.jobs]
+    return {
+        name: value
+        for name, value in apart[0].items()
+        if name != "data" and all(it.get(name) == value for it in apart)
+    }
 
 
 def _settings(group: Group) -> dict[str, str]:

@@ -32,7 +32,7 @@ def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
     own = sweeps[0] if len(sweeps) == 1 else _folder(sweeps)
     place = (folder or own) / across.FOLDER
     elsewhere = [sweep / across.FOLDER for sweep in sweeps]
-    found = parts(across.together(jobs.groups, place, elsewhere))
+    found = parts(across.together(jobs.groups, place, elsewhere), jobs)
     stages = tree(jobs)
     twins = _twins(jobs)
     carried = Carried(stages, columns(found), _pairs(twins))

@@ -14,7 +14,7 @@ from olmo_stages.errors import ConfigError
 from olmo_stages.expected import told
 from olmo_stages.lineage import lineage_order
 from olmo_stages.report.kept import Done
-from olmo_stages.report.pool import Pool, Undone
+from olmo_stages.report.pool import Pool, Undone, analysis_of
 from olmo_stages.revisions.axis import training_axis
 from olmo_stages.revisions.names import MAIN
 from olmo_stages.soups import soup
@@ -46,12 +46,14 @@ class Tree:
         names: how each stage is called where all of them are seen together.
         measured: stages of finished jobs.
         undone: jobs without a result, by the stage that they are about.
+        states: what is not done about a stage, one text a job.
     """
 
     parents: Mapping[Place, Place | None]
     names: Mapping[Place, str]
     measured: frozenset[Place]
     undone: Mapping[Place, Sequence[Undone]]
+    states: Mapping[Place, Sequence[str]] = field(default_factory=dict)
 
     def nodes(self) -> tuple[Node, ...]:
         """Return the stages as a report shows them."""
@@ -60,7 +62,7 @@ class Tree:
                 label=self.names[place],
                 parent="" if parent is None else self.names[parent],
                 measured=place in self.measured,
-                failed=place in self.undone,
+                failed=place in self.undone and place not in self.measured,
                 size=place.size,
             )
             for place, parent in self.parents.items()
@@ -105,7 +107,17 @@ def tree(pool: Pool) -> Tree:
     compared = {(Place(size_of(job), job.stage), job.reference) for job in pool.done}
     parents = _chained(direct, compared)
     ordered = {place: parents[place] for place in _descending(parents)}
-    return Tree(ordered, _names(ordered), frozenset(measured), undone)
+    states = {place: [_state(pool, it) for it in left] for place, left in undone.items()}
+    return Tree(ordered, _names(ordered), frozenset(measured), undone, states)
+
+
+def _state(pool: Pool, undone: Undone) -> str:
+    """Which job of a stage it is, and how it ended."""
+    analysis = analysis_of(undone)
+    apart = pool.told_apart(analysis, undone.settings)
+    options = ", ".join(f"{name}={value}" for name, value in apart.items())
+    state = "damaged" if undone.damaged else undone.status.state
+    return " ".join(filter(None, [analysis, f"({options})" if options else "", state]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from olmo_stages.records import is_finished
+from olmo_stages.records import Status, is_finished, write_status
 from olmo_stages.report import study
 from olmo_stages.stages import lookup
 from olmo_stages.types import Change, Measurement, Result, Stage
@@ -159,6 +159,20 @@ def test_other_options_have_a_column_of_their_own(sweep):
     found = study.build([sweep])
     assert sorted(found.lead.columns[2:]) == ["moved · k=1", "moved · k=2"]
     assert [len(edge.shifts) for edge in found.edges] == [2, 2]
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_failed_job_of_another_option_is_told_from_the_one_with_a_result(sweep):
+    own = ["model=think_sft", "analysis=mine", "size=tiny"]
+    rows = [moved(0.5, "think_sft", "base")]
+    finish(sweep, SFT, BASE, rows, overrides=[*own, "site=post"])
+    write_status(sweep, Status("pre", "failed", error="no hook", overrides=[*own, "site=pre"]))
+    found = study.build([sweep])
+    assert not any(it.failed for it in found.nodes)
+    assert found.lead.columns == ("stage", "parent", "moved · site=post", "state")
+    assert [row[-1] for row in found.lead.rows] == ["mine (site=pre) failed"]
+    assert [(it.job, it.reason) for it in found.problems] == [("pre", "no hook")]
+    assert found.sections[0].title == "mine on truth · site=post"
 
 
 @pytest.mark.usefixtures("mine")
