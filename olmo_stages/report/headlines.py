@@ -99,7 +99,9 @@ def _trait(cells: Headline) -> str:
 def _meaning(means: str, total: int) -> str:
     """What a note means, in brackets."""
     level = _TESTED.search(means)
-    chance = "" if level is None or total < 2 else f"; {by_chance(float(level[1]), total, "would be")}"
+    chance = (
+        "" if level is None or total < 2 else f"; {by_chance(float(level[1]), total, 'would be')}"
+    )
     return f" ({means}{chance})" if means else ""
 
 

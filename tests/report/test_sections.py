@@ -157,8 +157,8 @@ def test_a_note_means_what_the_analysis_says_with_what_chance_gives(sweep, monke
     for stage in (SFT, DPO):
         finish_with(sweep, stage, headline={"note": "turned; lost; odd"})
     assert noted(only(sweep)) == [
-        'Both jobs are noted as "turned" (p at most 0.05; up to about 0.1 of 2 would be by chance if '
-        "nothing had changed).",
+        'Both jobs are noted as "turned" (p at most 0.05; up to about 0.1 of 2 would be by chance '
+        "if nothing had changed).",
         'Both jobs are noted as "lost" (the null is that of shuffled labels).',
         'Both jobs are noted as "odd".',
     ]
