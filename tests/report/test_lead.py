@@ -193,3 +193,15 @@ def test_states_stand_to_the_left():
     lead = Grid(("stage", "parent", "state"), (("a", "base", "done"), ("b", "base", "x" * 9)))
     text = printed(lead_tables(replace(study(), edges=(), lead=lead)))
     assert line_of(text, "a").index("done") == line_of(text, "b").index("xxx")
+
+
+def test_an_interval_above_that_of_equal_models_is_marked_and_said_to_lie_there():
+    change = replace(CKA, reverse="same")
+    told = {}
+    for low in (1.01, 0.99, 0.9):
+        number = replace(SAME, value=1.02, ci_low=low, ci_high=1.03)
+        shifts = (Shift(PROBE, "p", MOVED), Shift(change, "c", number))
+        told[low] = [it for it in lead_notes(of_edges(Edge("base", "a", shifts))) if "holds" in it]
+    assert "or lies above it, which a correction for noise can do" in told[1.01][0]
+    assert "lies above" not in told[0.99][0]
+    assert "the interval holds what no change would give" in told[0.9][0]

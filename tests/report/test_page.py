@@ -407,6 +407,18 @@ def test_a_number_without_value_is_no_point():
     assert (mark.state, mark.text, mark.at) == ("unknown", "undefined", None)
 
 
+def test_a_similarity_whose_interval_lies_above_that_of_equal_models_is_said_to():
+    change = replace(CKA, reverse="same")
+    told = {}
+    for low in (1.01, 0.99):
+        number = replace(row("m", 1.02, "sft"), ci_low=low, ci_high=1.03)
+        mark = marks_of(Shift(change, "cka-truth", number)).rows[1].marks[0]
+        told[low] = (mark.state, mark.said[1])
+    above = "the interval lies above 1, which a correction for noise can do: no sign of change"
+    assert told[1.01] == ("holds", above)
+    assert told[0.99] == ("holds", "the interval holds 1: indistinguishable from unchanged")
+
+
 def test_numbers_of_a_column_share_a_scale_that_holds_the_unchanged_value():
     low = replace(row("m", 0.0, "a"), ci_low=0.0, ci_high=0.0)
     edges = tuple(
