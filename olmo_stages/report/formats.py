@@ -11,7 +11,7 @@ from olmo_stages.document import Cell, Shift, Study
 from olmo_stages.figures.wording import or_gap
 from olmo_stages.markdown import escaped
 from olmo_stages.report.layout import printable
-from olmo_stages.report.lead import NAMING, placed, words
+from olmo_stages.report.lead import NAMING, lead_marks, lead_notes, placed, words
 from olmo_stages.types import Measurement
 
 SCHEMA = 1
@@ -29,6 +29,8 @@ _NUMBERS = {
     "n_groups": "n_groups",
 }
 """What is given of a number besides its value, and which field of a measurement it is."""
+_SAID = ("note", "holds_unchanged")
+"""What is said of a number besides."""
 _FORMULA = ("=", "+", "-", "@")
 
 
@@ -74,39 +76,51 @@ def to_json(study: Study) -> str:
 
 
 def to_csv(study: Study) -> str:
-    """Return the lead table with a row a stage and eight columns a number.
+    """Return the lead table with a row a stage and ten columns a number.
 
     Returns:
         Text whose columns are those of the lead table, a number's followed by `NAME_low`,
-        `NAME_high`, `NAME_null`, `NAME_p`, `NAME_p_max`, `NAME_n` and `NAME_n_groups`. What is
-        undefined or unknown is empty. A name that a spreadsheet would compute has a ' before it.
+        `NAME_high`, `NAME_null`, `NAME_p`, `NAME_p_max`, `NAME_n`, `NAME_n_groups`, `NAME_note`
+        (a caveat, or why it is not known) and `NAME_holds_unchanged` (as in `to_json`). What is
+        undefined or unknown is empty. A text that a spreadsheet would compute has a ' before it.
     """
-    numbers = _numbers(study)
+    numbers, found = _numbers(study), placed(study)
     heads = [
         name
         for column, head in enumerate(study.lead.columns)
-        for name in [head, *(f"{head}_{it}" for it in _NUMBERS if column in numbers)]
+        for name in [head, *(f"{head}_{it}" for it in (*_NUMBERS, *_SAID) if column in numbers)]
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heads)
-    for row in study.lead.rows:
+    writer.writerow(map(_text, heads))
+    for index, row in enumerate(study.lead.rows):
         cells = []
         for column, cell in enumerate(row):
-            is_number = column in numbers
-            cells += _values(cell).values() if is_number else [_text(cell)]
+            if column in numbers:
+                cells += [*_values(cell).values(), *_said(cell, found.get((index, column)))]
+            else:
+                cells.append(_text(cell))
         writer.writerow(cells)
     return text.getvalue()
 
 
 def to_markdown(study: Study) -> str:
-    """Return the lead table as a Markdown table, numbers with their intervals."""
+    """Return the lead table as a Markdown table, numbers with their intervals and marks.
+
+    Below it is what its columns and marks mean.
+    """
     heads = [escaped(head) for head in study.lead.columns]
     rule = ["---" if column < NAMING else "---:" for column in range(len(heads))]
     rows = [
-        [escaped(it) if isinstance(it, str) else words(it) for it in row] for row in study.lead.rows
+        [
+            f"{escaped(it) if isinstance(it, str) else words(it)} {mark}".strip()
+            for it, mark in zip(row, marks, strict=True)
+        ]
+        for row, marks in zip(study.lead.rows, lead_marks(study), strict=True)
     ]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *rows])
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *rows])
+    notes = "".join(f"- {escaped(it)}\n" for it in lead_notes(study))
+    return table + (f"\n{notes}" if notes else "")
 
 
 def _numbers(study: Study) -> set[int]:
@@ -147,6 +161,13 @@ def _object(cell: Cell, shift: Shift | None, *, is_number: bool) -> Any:  # noqa
         "why": "" if shift is None else shift.why,
         "holds_unchanged": None if shift is None else shift.holds_unchanged,
     }
+
+
+def _said(cell: Cell, shift: Shift | None) -> list[Cell]:
+    """What is said of a number, in the order of `_SAID`."""
+    notes = [cell.note if isinstance(cell, Measurement) else "", shift.why if shift else ""]
+    held = None if shift is None or shift.holds_unchanged is None else str(shift.holds_unchanged)
+    return [_text("; ".join(dict.fromkeys(filter(None, notes)))), held]
 
 
 def _values(cell: Cell) -> dict[str, Any]:

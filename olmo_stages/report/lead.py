@@ -40,6 +40,7 @@ def placed(study: Study) -> Placed:
     edges: dict[tuple[Cell, ...], tuple[Shift, ...]]
     edges = {(edge.stage, edge.parent): edge.shifts for edge in study.edges}
     kinds = {name: it for edge in study.edges for it in edge.shifts for name in _names(it.change)}
+    beside = {id(it.row): it for it in study.beside}
     found = {}
     for index, row in enumerate(study.lead.rows):
         shifts = edges.get(row[:NAMING], ())
@@ -48,6 +49,7 @@ def placed(study: Study) -> Placed:
             if shift is None and isinstance(cell, Measurement):
                 kind = kinds.get((cell.metric, cell.variant))
                 shift = None if kind is None else replace(kind, row=cell, why=cell.note)
+                shift = beside.get(id(cell), shift)
             if shift is not None:
                 found[index, column] = shift
     return found
@@ -85,6 +87,11 @@ def lead_notes(study: Study) -> list[str]:
             f"{UNCHANGED} the interval holds what no change would give ({', '.join(about)}){above}"
         )
     return notes + [f"{letter(index)}: {why}" for index, why in enumerate(_whys(found))]
+
+
+def lead_marks(study: Study) -> list[list[str]]:
+    """The marks of each cell of the lead table that `lead_notes` explains."""
+    return [[cell.marks for cell in row] for row in _shown(study)]
 
 
 def grid_table(grid: Grid, title: str, width: int = 100) -> Table:

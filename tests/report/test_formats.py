@@ -82,11 +82,24 @@ def test_csv_is_flat_and_pandas_reads_it_back():
     assert math.isnan(frame["probe"][2])
 
 
+@pytest.mark.parametrize(("value", "held"), [(0.0, "True"), (-1 / 3, "False")])
+def test_csv_says_what_must_be_known_of_a_number(value, held):
+    number = replace(row("auroc_difference", value, "a", "base"), note="=too few groups")
+    (cells,) = csv.DictReader(io.StringIO(to_csv(with_cell(number, "a caveat"))))
+    assert cells["probe_note"] == "'=too few groups; a caveat"
+    assert cells["probe_holds_unchanged"] == held
+
+
+def test_csv_says_why_a_number_is_missing():
+    (cells,) = csv.DictReader(io.StringIO(to_csv(with_cell(None, "its job failed"))))
+    assert (cells["probe_note"], cells["probe_holds_unchanged"]) == ("its job failed", "")
+
+
 def test_csv_has_as_many_cells_in_each_row_as_heads():
     for given in (study(), with_cell(None), with_cell(UNDEFINED)):
         rows = list(csv.reader(io.StringIO(to_csv(given))))
         assert {len(cells) for cells in rows} == {len(rows[0])}
-    assert len(rows[0]) == 2 + 8
+    assert len(rows[0]) == 2 + 10
     assert set(rows[1][2:5]) == {""}
 
 
@@ -107,7 +120,7 @@ def test_csv_of_a_name_is_a_name(name, written):
 
 @pytest.mark.parametrize("name", ["a|b", "a\nb", "[x](http://y)", "`x`", "<b>", "a\\|b", "*x*"])
 def test_a_cell_of_markdown_stays_one_cell_of_text(name):
-    _, _, line = to_markdown(with_cell(None, name=name)).splitlines()
+    line = to_markdown(with_cell(None, name=name)).splitlines()[2]
     cells = [it.strip() for it in line.split("|")]
     assert len(cells) == 5
     for special in "`*<>[]\\":
@@ -116,10 +129,24 @@ def test_a_cell_of_markdown_stays_one_cell_of_text(name):
 
 def test_markdown_has_numbers_with_intervals_and_no_tags():
     text = to_markdown(study())
-    assert "| -0.050 [-0.150, 0.050] | 0.970 [0.870, 1.070] |" in text
+    assert "| -0.050 [-0.150, 0.050] ~ | 0.970 [0.870, 1.070] ~ |" in text
     assert HOSTILE not in text
     assert "&#60;script&#62;" in text
     assert text.splitlines()[1] == "| --- | --- | ---: | ---: |"
+
+
+def test_markdown_says_below_what_columns_and_marks_mean():
+    given = with_cell(row("auroc_difference", 0.0, "a", "base"), "a *caveat*")
+    lead = replace(given.lead, notes={"probe": "differences of <AUROC>"})
+    text = to_markdown(replace(given, lead=lead))
+    table, _, below = text.partition("\n\n")
+    assert table.splitlines()[2].endswith(" ~a |")
+    assert below.splitlines() == [
+        "- probe&#58; differences of &#60;AUROC&#62;",
+        "- &#126; the interval holds what no change would give (probe 0)",
+        "- a&#58; a &#42;caveat&#42;",
+    ]
+    assert " ~" not in to_markdown(with_cell(row("auroc_difference", -1 / 3, "a", "base")))
 
 
 @pytest.mark.parametrize(("form", "start"), [("json", "{"), ("csv", "stage,"), ("md", "| stage")])
