@@ -1,7 +1,7 @@
 """Words that the figures share: layers and their types, numbers, and text from data made safe."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from olmo_stages.types import EMBEDDING_LAYER
 
@@ -22,6 +22,9 @@ WIDE = 0.1
 
 SMALL = 5e-4
 """Below this three decimals would show 0."""
+
+Bounded = tuple[float, float | None, float | None]
+"""A number and the ends of its interval."""
 
 
 def escape(text: str) -> str:
@@ -109,6 +112,64 @@ def shared(values: Iterable[float], same: float, most: int = 5) -> int:
     others = [value for value in values if math.isfinite(value) and value != same]
     alike = (any(round(it, digits) == same for it in others) for digits in range(3, most))
     return 3 + sum(alike)
+
+
+def common_digits(numbers: Iterable[Bounded], same: Collection[float] = (1.0,)) -> int:
+    """How many decimals numbers that stand below one another need, all as many as the closest.
+
+    Args:
+        numbers: each with the ends of its interval, None where there is none.
+        same: what no other number or end is to look like, e.g. the value of two equal models.
+    """
+    known = [tuple(it for it in number if it is not None) for number in numbers]
+    known = [number for number in known if all(map(math.isfinite, number))]
+
+    def are_told_apart(digits: int) -> bool:
+        form = f".{digits}f"
+        return not any(
+            any(round(it, digits) in same and it not in same for it in number)
+            # An interval whose ends look the same says less than it could.
+            or (len(number) == 3 and number[1] != number[2] and _alike(number[1], number[2], form))
+            for number in known
+        )
+
+    return next(filter(are_told_apart, range(3, MOST)), MOST)
+
+
+def with_digits(
+    value: float,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    digits: int,
+    same: Collection[float] = (1.0,),
+) -> str:
+    """Return a number as `written` does, with the decimals that it shares with others.
+
+    Args:
+        value: the number.
+        low: lower end of its interval.
+        high: upper end.
+        digits: decimals, of `common_digits`.
+        same: what no other number is to look like, however near it is.
+    """
+    ends = [] if low is None or high is None else [low, high]
+    if 0 < max(abs(it) for it in (value, *ends)) < 10**-digits:
+        return written(value, low, high)
+    shown, *interval = (_aside(it, digits, same) for it in (value, *ends))
+    return f"{shown} [{', '.join(interval)}]" if interval else shown
+
+
+def _aside(value: float, digits: int, same: Collection[float]) -> str:
+    """A number with so many decimals, on the side of `same` that it is on."""
+    near = round(value, digits)
+    if near in same and value not in same:
+        value = near + math.copysign(10**-digits, value - near)
+    return as_in(value, f".{digits}f")
+
+
+def _alike(low: float, high: float, form: str) -> bool:
+    return as_in(low, form) == as_in(high, form)
 
 
 def _same(low: float | None, high: float | None, digits: int) -> bool:

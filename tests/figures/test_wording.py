@@ -2,7 +2,7 @@
 
 import pytest
 
-from olmo_stages.figures.wording import as_in, shared, written
+from olmo_stages.figures.wording import as_in, common_digits, shared, with_digits, written
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,42 @@ def test_differences_have_their_sign():
 )
 def test_numbers_beside_one_another_have_as_many_decimals(values, same, digits):
     assert shared(values, same) == digits
+
+
+@pytest.mark.parametrize(
+    ("numbers", "digits"),
+    [
+        ([(0.99856, 0.99842, 0.99881), (0.99869, 0.99864, 0.99892)], 4),
+        ([(0.5, None, None), (0.25, 0.2, 0.3)], 3),
+        ([(0.5, 0.4, 0.6), (0.9997, 0.9996, 0.99998)], 5),
+        ([(0.9, 0.8, 0.9999)], 4),
+        ([(1.0, 1.0, 1.0)], 3),
+        ([(0.0, -1e-9, 1e-9)], 3),
+        ([(0.99999999, None, None)], 7),
+        ([(float("nan"), None, None)], 3),
+        ([], 3),
+    ],
+)
+def test_a_column_has_the_decimals_of_its_closest_number(numbers, digits):
+    assert common_digits(numbers) == digits
+
+
+def test_a_column_has_no_more_decimals_than_its_unchanged_value_asks_for():
+    number = (0.4996, 0.4, 0.6)
+    assert common_digits([number], same=(0.5,)) == 4
+    assert common_digits([number]) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "shown"),
+    [
+        ((0.99, 0.98, 0.9946), 4, "0.9900 [0.9800, 0.9946]"),
+        ((0.5,), 5, "0.50000"),
+        ((0.001, -0.0003, 0.008), 3, "0.001 [-0.0003, 0.008]"),
+        ((0.00012,), 3, "1.2e-04"),
+        ((0.0, 0.0, 0.0), 4, "0.0000 [0.0000, 0.0000]"),
+        ((1.0, 0.99999999, 1.00000001), 7, "1.0000000 [0.9999999, 1.0000001]"),
+    ],
+)
+def test_a_number_of_a_column_never_looks_unchanged_where_it_is_not(number, digits, shown):
+    assert with_digits(*number, digits=digits) == shown
