@@ -156,7 +156,8 @@ def report(  # noqa: PLR0913  (options of the command line)
 
     Several sweeps are seen together: the same stages in other analyses, or other stages.
     Jobs that failed or are missing are told of and do not matter to the exit code: it is 0 when
-    the report was made, 1 when a folder holds no sweep or the report cannot be written.
+    the report was made, 1 when a folder holds no sweep, the report cannot be written, or --wandb
+    saved nothing.
     """  # noqa: DOC501
     from olmo_stages.report.delivery import Wanted, deliver
 
@@ -164,7 +165,8 @@ def report(  # noqa: PLR0913  (options of the command line)
         raise typer.BadParameter("--open needs the page; leave --no-page out")
     if everything and format != "text":
         raise typer.BadParameter("--all is for --format text")
-    deliver(sweeps, Wanted(output, format, everything, wandb, not no_page, show))
+    if not deliver(sweeps, Wanted(output, format, everything, wandb, not no_page, show)):
+        raise typer.Exit(1)
 
 
 @app.command("export")

@@ -56,7 +56,7 @@ class Wanted:
     opened: bool = False
 
 
-def deliver(places: Sequence[Path], wanted: Wanted) -> None:
+def deliver(places: Sequence[Path], wanted: Wanted) -> bool:
     """Make the report of sweeps, show what it says first, and write the rest.
 
     Args:
@@ -66,6 +66,9 @@ def deliver(places: Sequence[Path], wanted: Wanted) -> None:
     Raises:
         ConfigError: a place holds no sweep.
         StoreError: the report cannot be written; it has been shown by then.
+
+    Returns:
+        Whether all was done; not if something that is wanted in W&B was not saved there.
     """
     sweeps = sweeps_of(places)
     from olmo_stages.report import show, study  # late: mistakes are told without waiting for them
@@ -79,10 +82,11 @@ def deliver(places: Sequence[Path], wanted: Wanted) -> None:
             files = write(found, sweeps, folder, with_page=wanted.page)
     except StoreError as error:
         raise StoreError(f"{error}{'' if wanted.output else ' with -o FOLDER'}") from error
-    sent = _sent(found, folder) if wanted.wandb else ()
+    sent, is_saved = _sent(found, folder) if wanted.wandb else ((), True)
     show.show_lines([*sent, *files.lines()], apart=wanted.format != "text")
     if wanted.opened and files.page is not None:
         _open(files.page)
+    return is_saved
 
 
 def deliver_sweep(sweep: Path) -> None:
@@ -173,12 +177,13 @@ def _show(study: Study, sweeps: Sequence[Path], wanted: Wanted) -> None:
         show.show_across(assemble(sweep, statuses))
 
 
-def _sent(study: Study, folder: Path) -> tuple[str, ...]:
-    """Save the report in W&B too; what there is to say of it."""
+def _sent(study: Study, folder: Path) -> tuple[tuple[str, ...], bool]:
+    """Save the report in W&B too; what there is to say of it, and whether it was saved."""
     from olmo_stages.tracking import reports  # late: it imports wandb
 
     with _waiting("saving the report in W&B"):
-        return reports.save(study, folder).lines
+        saved = reports.save(study, folder)
+    return saved.lines, saved.is_whole
 
 
 def _open(page: Path) -> None:

@@ -179,4 +179,8 @@ def _tracked(folder: Path) -> str:
         address, place = note["url"], note["place"]
     except (OSError, ValueError, TypeError, KeyError):
         return ""
-    return str(address) if address else f"wandb sync {shlex.quote(str(place))}"
+    if address:
+        return str(address)
+    from olmo_stages.tracking.sent import run_folder  # late: few have a run that waits
+
+    return f"wandb sync {shlex.quote(str(run_folder(Path(place), folder) or place))}"

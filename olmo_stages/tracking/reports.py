@@ -4,6 +4,7 @@ What goes wrong on the way is one line; the files of the report on disk never de
 """
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -49,6 +50,11 @@ class Saved:
     report: str = ""
     workspace: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether report and view were both saved."""
+        return bool(self.report and self.workspace)
+
 
 def save(
     study: Study,
@@ -79,7 +85,8 @@ def save(
     """
     sent = sent_of(study)
     lines = sync_lines(study, entity or "", project or "")
-    with surroundings(folder.absolute()):
+    # Not in the folder, which is there to be published.
+    with _scratch() as scratch, surroundings(Path(scratch)):
         target = _Target(
             entity or _usual([it.entity for it in sent]) or _setting("entity"),
             project or _usual([it.project for it in sent]) or _setting("project") or _PROJECT,
@@ -87,6 +94,11 @@ def save(
         write_file(folder / SPEC, _specification(study, target))
         done, said = _try(study, folder, target, timeout_s)
     return Saved((*said, *_about_runs(sent, lines)), done.report, done.workspace)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the library's own files, which its service may still hold at the end."""
+    return tempfile.TemporaryDirectory(prefix="olmo-stages-", ignore_cleanup_errors=True)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from olmo_stages.document import Source, Study
 from olmo_stages.errors import StoreError
 from olmo_stages.records import TRACKING, mark_digest, read_mark
 
+_OFFLINE = "offline-run-*"
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -84,8 +86,25 @@ def sync_lines(study: Study, entity: str = "", project: str = "") -> tuple[str, 
 
 
 def sync_line(places: Sequence[Path], options: Sequence[str] = ()) -> str:
-    """Return the command that uploads runs, or all that wait in a folder of runs."""
-    return shlex.join(["wandb", "sync", *options, *map(_near, places)])
+    """Return the command that uploads runs.
+
+    Args:
+        places: folders of runs; one called `offline-run-*` stands for all of that name.
+        options: of the command.
+    """
+    return " ".join([shlex.join(["wandb", "sync", *options]), *map(_quoted, places)])
+
+
+def run_folder(place: Path, folder: Path) -> Path | None:
+    """Where an offline run lies; beside the results where these were copied or moved with it.
+
+    Args:
+        place: where it was recorded.
+        folder: of the job's result.
+    """
+    outputs = folder.absolute().parents[2:3]
+    beside = [it / "wandb" / place.name for it in outputs]
+    return next((it for it in (*beside, place) if it.is_dir()), None)
 
 
 def _sent(source: Source) -> Sent | None:
@@ -93,7 +112,7 @@ def _sent(source: Source) -> Sent | None:
     note = read_note(folder)
     if note is None or not note.get("run_id") or note.get("result") != _digest(folder):
         return None
-    place = None if note["url"] else _found(Path(note["place"]), folder)
+    place = None if note["url"] else run_folder(Path(note["place"]), folder)
     return Sent(
         source,
         note["run_id"],
@@ -114,25 +133,27 @@ def _digest(folder: Path) -> str | None:
         return None
 
 
-def _found(place: Path, folder: Path) -> Path | None:
-    """Where an offline run lies; results that were moved have it beside them."""
-    outputs = folder.absolute().parents[2:3]
-    moved = [it / "wandb" / place.name for it in outputs]
-    return next((it for it in (place, *moved) if it.is_dir()), None)
-
-
 def _waits(place: Path) -> bool:
     return not any(place.glob("*.synced"))
 
 
 def _together(places: Sequence[Path]) -> list[Path]:
-    """Name the folder of runs in place of its runs, where nothing else waits in it."""
+    """Name all runs of a folder by a pattern, where no others are there.
+
+    Not by the folder: its link to the latest run would upload that one twice.
+    """
     named: list[Path] = []
     for root in dict.fromkeys(place.parent for place in places):
         own = [place for place in places if place.parent == root]
-        waiting = {it for it in root.glob("offline-run-*") if _waits(it)}
-        named += [root] if len(own) > 1 and waiting <= set(own) else own
+        alone = len(own) > 1 and set(root.glob(_OFFLINE)) <= set(own)
+        named += [root / _OFFLINE] if alone else own
     return named
+
+
+def _quoted(place: Path) -> str:
+    if place.name != _OFFLINE:
+        return shlex.quote(_near(place))
+    return f"{shlex.quote(_near(place.parent))}/{_OFFLINE}"
 
 
 def _near(path: Path) -> str:

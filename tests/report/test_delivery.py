@@ -173,9 +173,18 @@ def test_nothing_is_opened_unasked(report, monkeypatch):
 def test_wandb_is_told_when_asked_and_what_it_says_is_shown(report, place, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     code, out, err = report(NAME, "--wandb")
-    assert (code, err) == (0, "")
+    assert (code, err) == (1, "")  # it was asked for and not saved
     assert "WANDB_MODE is offline" in out
+    assert (place / NAME / "report/index.html").is_file()
     assert (place / NAME / "report/wandb_report.json").is_file()
+
+
+def test_what_was_saved_in_wandb_is_a_success(report, monkeypatch):
+    saved = reports.Saved(("W&B report: r",), "r", "w")
+    monkeypatch.setattr(reports, "save", lambda *_: saved)
+    code, out, _ = report(NAME, "--wandb")
+    assert code == 0
+    assert "W&B report: r" in out
 
 
 def test_wandb_is_not_told_unasked(report, place, monkeypatch):

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -369,10 +370,11 @@ def test_runs_and_files_are_linked_where_their_owner_is_known(tmp_path, entity):
 # ---- uploading
 
 
-def test_runs_that_are_all_of_a_folder_are_uploaded_by_its_name(tmp_path):
+def test_runs_that_are_all_of_a_folder_are_uploaded_by_a_pattern(tmp_path):
     given = study(tmp_path)
     folder = tmp_path / "outputs" / "wandb"
-    assert reports.sync_lines(given) == (f"wandb sync {folder}",)
+    assert reports.sync_lines(given) == (f"wandb sync {folder}/offline-run-*",)
+    (folder / "latest-run").symlink_to(sent_of(given)[0].place)
     one, other = (it.place for it in sent_of(given))
     (folder / "offline-run-20260101_000000-somebody").mkdir()
     assert reports.sync_lines(given) == (f"wandb sync {one} {other}",)
@@ -387,20 +389,22 @@ def test_an_upload_names_folders_as_a_shell_needs_them_and_from_where_it_is(tmp_
     home.mkdir()
     given = study(home)
     (line,) = reports.sync_lines(given, "team", "p")
-    assert shlex.split(line) == ["wandb", "sync", "-e", "team", str(home / "outputs" / "wandb")]
+    runs = str(home / "outputs" / "wandb" / "offline-run-*")
+    assert shlex.split(line) == ["wandb", "sync", "-e", "team", runs]
     with contextlib.chdir(home):
-        assert reports.sync_lines(given) == ("wandb sync outputs/wandb",)
+        assert reports.sync_lines(given) == ("wandb sync outputs/wandb/offline-run-*",)
 
 
-def test_moved_results_have_their_runs_beside_them(tmp_path):
+@pytest.mark.parametrize("put", [shutil.move, shutil.copytree])
+def test_moved_and_copied_results_have_their_runs_beside_them(tmp_path, put):
     given = study(tmp_path)
-    (tmp_path / "outputs").rename(tmp_path / "moved")
+    put(tmp_path / "outputs", tmp_path / "moved")
     moved = [
         dataclasses.replace(it, folder=it.folder.replace("/outputs/", "/moved/"))
         for it in given.sources
     ]
     given = dataclasses.replace(given, sources=tuple(moved))
-    assert reports.sync_lines(given) == (f"wandb sync {tmp_path / 'moved' / 'wandb'}",)
+    assert reports.sync_lines(given) == (f"wandb sync {tmp_path}/moved/wandb/offline-run-*",)
 
 
 def test_the_line_uploads_the_runs(tmp_path, server):
@@ -445,6 +449,9 @@ def test_a_report_and_a_view_are_saved_with_what_the_server_asks_for(tmp_path, s
     )
     assert reports.sync_lines(given)[0] in saved.lines[2]
     assert "p" in server.projects
+    assert saved.is_whole
+    # The folder is there to be published.
+    assert {it.name for it in (tmp_path / "report").iterdir()} == {reports.SPEC, reports.NOTE}
     assert capfd.readouterr() == ("", "")
 
 
@@ -488,6 +495,7 @@ def test_a_refusal_is_one_line_and_costs_nothing(tmp_path, server, operation, wh
     assert "\n" not in line
     assert bool(saved.report) is (what != "report")
     assert saved.workspace == ""
+    assert not saved.is_whole
     assert (tmp_path / "report" / reports.SPEC).exists()
     server.refused = ""
     assert reports.save(given, tmp_path / "report").workspace
