@@ -257,6 +257,7 @@ class Study:
         made: when the report was made, UTC.
         sweeps: folders.
         assembled: folders of what was put together of several jobs, `across` of their analyses.
+        beside: numbers of the lead table that are on no edge: against another stage than the parent.
     """
 
     title: str
@@ -276,3 +277,4 @@ class Study:
     made: datetime.datetime
     sweeps: tuple[str, ...]
     assembled: tuple[str, ...] = ()
+    beside: tuple[Shift, ...] = ()

@@ -60,15 +60,45 @@ class Carried:
             for parent, place in self.tree.joined()
         }
 
+    @cached_property
+    def far(self) -> Mapping[Column, tuple[str, Mapping[Place, Shift]]]:
+        """For each column how far stages are from the one they were compared with."""
+        return {column: self._of_references(column) for column in self.columns}
+
+    @cached_property
+    def on_edges(self) -> tuple[int, ...]:
+        """Places of the columns that edges have a number in, or could have had.
+
+        Not those whose only numbers are against another stage than the parent, and not those
+        that no job was asked for.
+        """
+        return tuple(i for i, column in enumerate(self.columns) if self._is_on_edges(i, column))
+
+    def _is_on_edges(self, index: int, column: Column) -> bool:
+        if any(shifts[index].row is not None for shifts in self.shifts.values()):
+            return True
+        asked = self.tree.measured | self.tree.undone.keys()
+        is_known = any(it.row is not None for it in self.far[column][1].values())
+        return not is_known and any(place in asked for place in self.shifts)
+
+    def shown(self, place: Place) -> tuple[Shift, ...]:
+        """What an edge carries of the columns that are `on_edges`."""
+        return tuple(self.shifts[place][index] for index in self.on_edges)
+
+    def beside(self) -> tuple[Shift, ...]:
+        """The numbers against another stage than the parent."""
+        found = (it for _, numbers in self.far.values() for it in numbers.values())
+        return tuple(it for it in found if it.row is not None)
+
     def edges(self) -> tuple[Edge, ...]:
         """Return the edges as a report shows them."""
         names = self.tree.names
         return tuple(
-            Edge(names[parent], names[place], self.shifts[place])
+            Edge(names[parent], names[place], self.shown(place))
             for parent, place in self.tree.joined()
         )
 
-    def of_references(self, column: Column) -> tuple[str, Mapping[Place, Shift]]:
+    def _of_references(self, column: Column) -> tuple[str, Mapping[Place, Shift]]:
         """How far stages are from the one stage, not their parent, that they were compared with.
 
         Returns:
@@ -168,25 +198,31 @@ def lead(carried: Carried) -> Grid:
     Where stages were compared with one other stage, a further column says how far they are from it.
     """
     tree = carried.tree
-    far = {column.name: carried.of_references(column) for column in carried.columns}
+    far = {column.name: it for column, it in carried.far.items()}
     extra = {
         f"{name} against {reference}": (name, numbers)
         for name, (reference, numbers) in far.items()
         if numbers
     }
+    on_edges = [carried.columns[index] for index in carried.on_edges]
+    has_number = (it for it in carried.shifts if any(s.row for s in carried.shown(it)))
+    asked = tree.asked.union(has_number)
     rows: dict[Place, tuple[Cell, ...]] = {}
     for place, parent in tree.parents.items():
-        if parent is not None or place in tree.measured or place in tree.undone:
-            shifts = carried.shifts.get(place, (None,) * len(carried.columns))
+        if place in asked and (parent is not None or place in tree.measured | tree.undone.keys()):
+            shifts = (None,) * len(on_edges) if parent is None else carried.shown(place)
             beside = (numbers.get(place) for _, numbers in extra.values())
             above = "" if parent is None else tree.names[parent]
             rows[place] = (tree.names[place], above, *map(_row, (*shifts, *beside)))
-    notes = {it.name: _says(it) for it in carried.columns}
+    notes = {it.name: _says(it) for it in on_edges}
+    says = {it.name: _says(it) for it in carried.columns}
     notes |= {
-        head: f"as {name}, but against {head.rpartition(' against ')[2]}, not the parent"
+        head: f"as {name}, but against {far[name][0]}, not the parent"
+        if name in notes
+        else f"{says[name]}. Against {far[name][0]}, not the parent"
         for head, (name, _) in extra.items()
     }
-    heads = ("stage", "parent", *(it.name for it in carried.columns), *extra)
+    heads = ("stage", "parent", *(it.name for it in on_edges), *extra)
     return with_states(tree, heads, rows, notes)
 
 

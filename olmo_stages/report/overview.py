@@ -49,6 +49,7 @@ def _show_asked(console: Console, study: Study) -> None:
 def _show_headlines(console: Console, study: Study) -> None:
     """Print what jobs found whose analysis has no number in the lead table."""
     told = {shift.section for edge in study.edges for shift in edge.shifts}
+    told |= {shift.section for shift in study.beside}
     for section in study.sections:
         # Where no analysis has a number there, the lead table holds headlines itself.
         if told and section.key not in told:

@@ -46,7 +46,8 @@ def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
         findings=tuple(_findings(jobs, found, compared)),
         nodes=stages.nodes(),
         edges=carried.edges(),
-        lead=lead(carried) if carried.columns else lead_of_all(stages, found),
+        beside=carried.beside(),
+        lead=lead(carried) if carried.on_edges or carried.beside() else lead_of_all(stages, found),
         sections=tuple(
             section(part, _of_section(part, compared), [it.label for it in stages.parents])
             for part in found
@@ -96,12 +97,13 @@ def _compared(carried: Carried) -> Mapping[Column, Sequence[Compared]]:
             for parent, place in carried.tree.joined()
             if column.at(place.size) is not None
         ]
-        kinds = [Compared(column.name, change, edges)]
-        reference, numbers = carried.of_references(column)
+        kinds = [Compared(column.name, change, edges)] if index in carried.on_edges else []
+        reference, numbers = carried.far[column]
         if reference:
             told = [(names[place], shift) for place, shift in numbers.items()]
             kinds.append(Compared(f"{column.name} against {reference}", change, told, "stage"))
-        found[column] = kinds
+        if kinds:
+            found[column] = kinds
     return found
 
 
@@ -134,6 +136,15 @@ def _findings(
         if not part.changes:
             titled = "" if len(found) == 1 else f"{part.title}: "
             yield from (titled + said for said in headline_findings(part)[:1])
+    if found and not any(part.changes for part in found):
+        yield _without_change(found)
+
+
+def _without_change(found: Sequence[Part]) -> str:
+    """Why the lineage carries no number."""
+    names = list(dict.fromkeys(part.analysis for part in found))
+    name = "names" if len(names) == 1 else "name"
+    return f"The lineage carries no numbers: {_joined(names)} {name} no number of change (CHANGE)."
 
 
 def _noted(column: Column) -> Iterator[str]:
@@ -177,7 +188,8 @@ def _against(jobs: Pool, stages: Tree) -> str:
     compared = [job for job in jobs.done if job.reference]
     if not compared:
         return ""
-    every = "each " if len(compared) == len(jobs.done) else ""
+    all_of_them = len(compared) == len(jobs.done)
+    every = "each " if all_of_them and len(stages.measured) > 1 else ""
     references = dict.fromkeys(job.reference for job in compared)
     if len(references) == 1:
         return f", {every}compared with {next(iter(references))}"
@@ -186,7 +198,7 @@ def _against(jobs: Pool, stages: Tree) -> str:
         or stages.parents[Place(size_of(job), job.stage)] == Place(size_of(job), job.reference)
         for job in compared
     )
-    whom = ("its parent" if every else "their parents") if to_parents else "other stages"
+    whom = ("its parent" if all_of_them else "their parents") if to_parents else "other stages"
     return f", {every}compared with {whom}"
 
 

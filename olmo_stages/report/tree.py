@@ -68,6 +68,17 @@ class Tree:
             for place, parent in self.parents.items()
         )
 
+    @property
+    def asked(self) -> frozenset[Place]:
+        """Stages that a job is about, and those above them that join them."""
+        found = set(self.measured | self.undone.keys())
+        for place in tuple(found):
+            above = self.parents[place]
+            while above is not None:
+                found.add(above)
+                above = self.parents[above]
+        return frozenset(found)
+
     def joined(self) -> Iterator[tuple[Place, Place]]:
         """Parents and children, in the order of the stages."""
         for place, parent in self.parents.items():
@@ -103,7 +114,13 @@ def tree(pool: Pool) -> Tree:
         if (place := _place_of(it, found)) is not None:
             undone.setdefault(place, []).append(it)
             found.setdefault(place)
-    direct = {place: parent for it in found for place, parent in above.line(it)}
+    asked = [it for it in found if it in measured or it in undone]
+    direct = {place: parent for it in asked for place, parent in above.line(it)}
+    for it in found:
+        # What is above a stage that others were only compared with is needed to join it to them.
+        line = dict(above.line(it))
+        if it not in direct:
+            direct |= line if line.keys() & direct.keys() else {it: None}
     compared = {(Place(size_of(job), job.stage), job.reference) for job in pool.done}
     parents = _chained(direct, compared)
     ordered = {place: parents[place] for place in _descending(parents)}

@@ -94,7 +94,8 @@ def _unchanged(study: Study) -> set[Measurement]:
 
     Also those that compare with another stage than the parent, which no edge carries.
     """
-    changes = dict.fromkeys(shift.change for edge in study.edges for shift in edge.shifts)
+    shifts = [*(it for edge in study.edges for it in edge.shifts), *study.beside]
+    changes = dict.fromkeys(shift.change for shift in shifts)
     return {
         cell
         for row in study.lead.rows

@@ -8,7 +8,8 @@ import pytest
 
 from olmo_stages.records import Status, is_finished, write_status
 from olmo_stages.report import study
-from olmo_stages.stages import lookup
+from olmo_stages.report.lead import placed
+from olmo_stages.stages import custom, lookup
 from olmo_stages.types import Change, Measurement, Result, Stage
 from tests.report.jobs import (
     BASE,
@@ -89,6 +90,37 @@ def test_against_one_reference_a_further_column_says_how_far(sweep):
     assert found.lead.rows[1][3].value == 0.3
     assert any(it.startswith("moved against base: farthest") for it in found.findings)
     assert "compared with base" in found.asked
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_number_that_no_edge_has_is_shown_against_its_reference_only(sweep):
+    finish(sweep, DPO, BASE, [moved(0.3, "think_dpo", "base")])
+    found = study.build([sweep])
+    assert found.lead.columns == ("stage", "parent", "moved against base", "state")
+    assert [(row[0], row[-1]) for row in found.lead.rows] == [
+        ("think_sft", "not run"),
+        ("think_dpo", "done"),
+    ]
+    assert all(edge.shifts == () for edge in found.edges)
+    assert found.lead.notes == {
+        "moved against base": "how far it moved. 95 % interval over groups. Against base, not the "
+        "parent"
+    }
+    assert found.findings[0].startswith("moved against base: 0.300 [0.200, 0.400] on think_dpo")
+    assert placed(found)[1, 2].holds_unchanged is False
+    assert found.asked == "1 job: mine of 1 stage (size tiny), compared with base, on truth."
+
+
+@pytest.mark.usefixtures("mine")
+def test_what_a_stage_without_a_parent_is_compared_with_has_nothing_above_it(sweep):
+    own = custom(path="dir", name="mine", parent=None, revision="main", size="tiny")
+    config = {"model": {"parent": None, "size": "tiny"}}
+    finish(sweep, own, DPO, [moved(0.3, "mine", "think_dpo")], config=config)
+    found = study.build([sweep])
+    assert [(it.label, it.parent) for it in found.nodes] == [("think_dpo", ""), ("mine", "")]
+    assert found.edges == ()
+    assert found.lead.columns == ("stage", "parent", "moved against think_dpo")
+    assert [row[0] for row in found.lead.rows] == ["mine"]
 
 
 @pytest.mark.usefixtures("mine")
@@ -272,6 +304,7 @@ def test_an_analysis_without_a_change_has_a_complete_section(sweep, monkeypatch)
     found = study.build([sweep])
     assert found.findings == (
         "norm is highest for think_dpo: 0.800, and lowest for think_sft: 0.200.",
+        "The lineage carries no numbers: mine names no number of change (CHANGE).",
     )
     assert found.lead.columns == ("stage", "parent", "norm")
     assert [it.shifts for it in found.edges] == [(), ()]
