@@ -167,5 +167,5 @@ def _strands(count: int) -> tuple[float, ...]:
 
 
 def _below(node: Node, *, with_size: bool) -> str:
-    state = "no result" if node.failed else "" if node.measured else "not measured itself"
+    state = "no result" if node.failed else "" if node.measured else "not run"
     return " · ".join(filter(None, [cut(node.size, 16) if with_size else "", state]))
