@@ -112,7 +112,9 @@ def sync_folder(folder: Path) -> None:
 def disk_trouble(path: Path, error: OSError) -> str:
     """Return one line for a full disk, a missing permission or a read-only place."""
     reason = error.strerror or str(error)
-    return f"cannot write {path}: {reason}; free some space or choose another folder"
+    is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    remedy = "free some space or choose another folder" if is_full else "choose another folder"
+    return f"cannot write {path}: {reason}; {remedy}"
 
 
 def _write_durably(path: Path, data: bytes) -> None:

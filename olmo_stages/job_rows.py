@@ -152,7 +152,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pa.Table]:
     """
     mark = read_mark(folder)
     if not is_finished(folder):
-        raise StoreError(f"{folder} is damaged; run its job again with force=true")
+        raise StoreError(f"{folder} is damaged; run its job again")
     rows = pq.read_table(io.BytesIO(read_file(folder, mark, MEASUREMENTS)))
     return mark, json.loads(read_file(folder, mark, PROVENANCE)), rows
 

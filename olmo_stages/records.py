@@ -292,7 +292,7 @@ def read_mark(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder} holds no finished result; run its job again") from error
     if not isinstance(mark, dict) or mark.get("schema") != SCHEMA:
-        raise StoreError(f"{folder}: result of another version; run its job again with force=true")
+        raise StoreError(f"{folder}: result of another version; run its job again")
     return mark
 
 
@@ -379,4 +379,4 @@ def _finite(value: Any) -> Any:  # noqa: ANN401  (JSON data; it has no word for 
 
 
 def _damaged(folder: Path, name: str) -> str:
-    return f"{folder / name} is damaged; run its job again with force=true"
+    return f"{folder / name} is damaged; run its job again"

@@ -90,7 +90,7 @@ class Tables(Mapping[str, Table]):
             # Through memory: a mapped file that another job replaces would take the process along.
             found = pq.read_table(io.BytesIO(path.read_bytes()))
         except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{path} is damaged; run its job again with force=true") from error
+            raise StoreError(f"{path} is damaged; run its job again") from error
         return {
             column: values.to_pylist() if pa.types.is_string(values.type) else values.to_numpy()
             for column, values in zip(found.column_names, found.columns, strict=True)

@@ -1,8 +1,11 @@
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from olmo_stages.atomic import safe_name, write_file, write_folder
+from olmo_stages.atomic import disk_trouble, safe_name, write_file, write_folder
 from olmo_stages.errors import StoreError
 
 
@@ -50,3 +53,10 @@ def test_many_writers_of_one_folder_leave_one_whole_folder(tmp_path):
         list(pool.map(fill, range(80)))
     assert (folder / "a").read_bytes() == (folder / "inner" / "b").read_bytes()
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(("number", "is_full"), [(errno.ENOSPC, True), (errno.ENOENT, False)])
+def test_only_a_full_disk_is_said_to_need_space(number, is_full):
+    said = disk_trouble(Path("there"), OSError(number, os.strerror(number)))
+    assert ("free some space" in said) is is_full
+    assert said.endswith("choose another folder")

@@ -220,6 +220,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
     """
     mark = read_mark(folder)
     if not is_finished(folder):
-        raise StoreError(f"{folder} is damaged; run its job again with force=true")
+        raise StoreError(f"{folder} is damaged; run its job again")
     record = json.loads(read_file(folder, mark, PROVENANCE))
     return mark, record, read_file(folder, mark, MEASUREMENTS)
