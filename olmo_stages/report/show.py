@@ -63,7 +63,8 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     again = f"olmo-stages report {shlex.quote(str(folder))}"
     put_line(console, f"sweep: {folder}   (again: {again})")
     undone = [status.job for status in statuses if status.state not in {"ok", "cached"}]
-    for again in command.again(folder, undone):
+    goes_on = any(status.state == "running" for status in statuses)
+    for again in () if goes_on else command.again(folder, undone):
         put_line(console, f"redo only what is missing: {again}")
     for twins in _same_weights(statuses):
         put_text(console, f"note: {twins}", style="yellow")

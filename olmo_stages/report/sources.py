@@ -48,15 +48,31 @@ def source(job: Done, section: str) -> Source:
     )
 
 
-def problem(undone: Undone) -> Problem:
-    """A job without a result, as a report shows it."""
+def problems(found: Sequence[Undone]) -> tuple[Problem, ...]:
+    """The jobs without a result, as a report shows them.
+
+    Of a sweep that goes on nothing is said that would redo what it is about to do itself.
+    """
+    going_on = {it.sweep for it in found if it.status.state == "running"}
+    return tuple(problem(it, goes_on=it.sweep in going_on) for it in found)
+
+
+def problem(undone: Undone, *, goes_on: bool = False) -> Problem:
+    """A job without a result, as a report shows it.
+
+    Args:
+        undone: the job.
+        goes_on: whether its sweep still runs.
+    """
     status = undone.status
+    otherwise = "not finished yet" if status.state == "running" else "no reason was noted"
+    waits = goes_on and not undone.damaged and status.state in {"running", "missing"}
     return Problem(
         job=status.job,
         state="damaged" if undone.damaged else status.state,
-        reason=" ".join((undone.damaged or status.error or "no reason was noted").split()),
+        reason=" ".join((undone.damaged or status.error or otherwise).split()),
         sweep=str(undone.sweep),
-        command="".join(again(undone.sweep, [status.job])),
+        command="" if waits else "".join(again(undone.sweep, [status.job])),
     )
 
 

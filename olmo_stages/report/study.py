@@ -52,7 +52,7 @@ def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
             section(part, _of_section(part, compared), [it.label for it in stages.parents])
             for part in found
         ),
-        problems=tuple(map(sources.problem, jobs.undone)),
+        problems=sources.problems(jobs.undone),
         warnings=tuple(_warnings(jobs, found, twins)),
         commands=sources.commands(sweeps),
         sources=tuple(sources.source(job, part.key) for part in found for job in part.jobs),

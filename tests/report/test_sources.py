@@ -100,6 +100,16 @@ def test_each_problem_of_an_extended_sweep_has_its_own_command(sweep):
     assert sources.commands([sweep]) == ("run model=a", "run model=b")
 
 
+def test_of_a_sweep_that_goes_on_it_is_not_said_how_to_redo_what_it_will_do(sweep):
+    launched(sweep, "model=a")
+    states = ("running", "missing", "failed")
+    found = sources.problems([Undone(sweep, Status("j", it)) for it in states])
+    assert found[0].reason == "not finished yet"
+    assert [bool(it.command) for it in found] == [False, False, True]
+    (ended,) = sources.problems([Undone(sweep, Status("j", "missing"))])
+    assert ended.command == "python run.py -m model=a"
+
+
 def test_a_sweep_without_a_command_has_none(sweep):
     assert sources.problem(Undone(sweep, Status("j", "killed"))).command == ""
     assert sources.commands([sweep]) == ()
