@@ -257,7 +257,7 @@ class Study:
         made: when the report was made, UTC.
         sweeps: folders.
         assembled: folders of what was put together of several jobs, `across` of their analyses.
-        beside: numbers of the lead table that are on no edge: against another stage than the parent.
+        beside: numbers of the lead table on no edge: against another stage than the parent.
     """
 
     title: str
