@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import wandb
 from olmo_stages import launch, results
 from olmo_stages.cli import app
 from olmo_stages.errors import StoreError
@@ -534,6 +535,7 @@ def test_a_tracker_that_cannot_be_reached_is_one_warning_and_the_result_stands(
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("HOME", str(tmp_path))
+    wandb.teardown()  # it would keep the settings of an earlier test
     arguments = [a for a in custom(checkpoints[0]) if a != "tracking=none"]
     code, _, _ = run(*arguments)
     assert code == 0
