@@ -127,7 +127,7 @@ def common_digits(numbers: Iterable[Bounded], same: Collection[float] = (1.0,)) 
     def are_told_apart(digits: int) -> bool:
         form = f".{digits}f"
         return not any(
-            any(round(it, digits) in same and it not in same for it in number)
+            any(_looks_like(it, same, digits) for it in number)
             # An interval whose ends look the same says less than it could.
             or (len(number) == 3 and number[1] != number[2] and _alike(number[1], number[2], form))
             for number in known
@@ -158,6 +158,12 @@ def with_digits(
         return written(value, low, high)
     shown, *interval = (_aside(it, digits, same) for it in (value, *ends))
     return f"{shown} [{', '.join(interval)}]" if interval else shown
+
+
+def _looks_like(value: float, same: Collection[float], digits: int) -> bool:
+    # What is as near 0 as that has one digit, of `as_in`, and asks no other number for more.
+    near = round(value, digits)
+    return near in same and value not in same and (near != 0 or round(value, 5) != 0)
 
 
 def _aside(value: float, digits: int, same: Collection[float]) -> str:

@@ -87,6 +87,9 @@ def test_a_column_has_no_more_decimals_than_its_unchanged_value_asks_for():
     number = (0.4996, 0.4, 0.6)
     assert common_digits([number], same=(0.5,)) == 4
     assert common_digits([number]) == 3
+    near = (0.0007, -0.0003, 0.0081)
+    assert common_digits([near], same=(0.0,)) == 4
+    assert common_digits([near, (0.001, 1e-9, 0.002)], same=(0.0,)) == 4
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ What tests and scripts may hold on to:
   rows) and `tip` (the tooltip).
 - the lineage: `svg.lineage` holds a `g.stage[data-stage]` a stage and in it a
   `g.mark[data-section][data-state]` a number, where the state is `differs`, `holds` (the interval
-  holds the unchanged value), `open` (no interval) or `unknown`.
+  holds the unchanged value), `open` (no interval) or `unknown`. It is drawn once in `.wide`, with
+  all numbers, and for phones a number at a time in `.narrow`; one of them is shown.
 - tables: `table.grid` within `.scroll`; heads are `th[aria-sort] > button`; `td[data-v]` is what a
   number is sorted by; `.num[data-tip]` shows what is known of a number; `input.filter` before long
-  ones.
+  ones. `.scroll[data-more]` says to which sides there is more (`left`, `right`).
 - figures: `figure.figure[data-figure][data-state]`, where the state goes from `waiting` to `drawn`
   or `broken`; in it `select.choice` (several choices), `select.view` (plotly's own menu),
   `button.rows`, `button.image[data-format]` (png, svg), `.plot` and `figcaption`. `body` has
@@ -31,9 +32,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from olmo_stages import atomic
 from olmo_stages.document import Grid, Study
+from olmo_stages.report.lead import UNCHANGED, placed
 from olmo_stages.report.page.cells import table
-from olmo_stages.report.page.lineage import lineage
+from olmo_stages.report.page.lineage import lineage, narrow_lineages
 from olmo_stages.report.page.packed import DIGITS, packed
+from olmo_stages.report.page.said import gathered, names_of
+
+_SCRIPTS = ("page.js", "tables.js", "figures.js", "rows.js")
 
 
 def write(study: Study, path: Path) -> None:
@@ -50,14 +55,19 @@ def render(study: Study) -> str:
     """Return the page of a study: HTML with its style, scripts, drawings and data inside."""
     from plotly.offline import get_plotlyjs
 
-    scripts = [_own("page.js")]
+    scripts = [_script()]
     scripts += [get_plotlyjs()] if any(it.figures for it in study.sections) else []
+    drawn = lineage(study) if study.nodes else None
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             study=study,
-            lineage=lineage(study) if study.nodes else None,
+            names=names_of(study),
+            lineage=drawn,
+            narrow=narrow_lineages(study) if drawn is not None else [],
+            lead=table(study.lead, placed(study), drawn.told if drawn is not None else {}),
+            unchanged=UNCHANGED,
             provenance=_provenance(study),
             digits=DIGITS,
             style=_own("page.css"),
@@ -65,6 +75,11 @@ def render(study: Study) -> str:
             policy=_policy(scripts),
         )
     )
+
+
+def _script() -> str:
+    """The page's own script: its files in a scope of their own, which they share."""
+    return '"use strict";\n(() => {\n' + "\n".join(map(_own, _SCRIPTS)) + "})();\n"
 
 
 def _policy(scripts: Sequence[str]) -> str:
@@ -91,7 +106,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(table=table, packed=packed)
+    environment.filters.update(table=table, packed=packed, gathered=gathered)
     environment.tests["address"] = _is_address
     return environment
 

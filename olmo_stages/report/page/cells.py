@@ -1,12 +1,13 @@
 """What stands in the cells of the page's tables, and what they are sorted by."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from olmo_stages.document import Cell, Grid
-from olmo_stages.figures.wording import or_gap, written
+from olmo_stages.document import Cell, Grid, Shift
+from olmo_stages.figures.wording import Bounded, common_digits, or_gap, with_digits, written
 from olmo_stages.report.layout import NOTHING
+from olmo_stages.report.lead import UNCHANGED
 from olmo_stages.types import Measurement
 
 _LONG = 15
@@ -22,14 +23,54 @@ class Shown:
         interval: shown behind it.
         sort: number that it is sorted by; empty = undefined, stays last; None = by its text.
         tip: lines shown on hover and focus.
-        mark: letter of its note.
+        marks: that its interval holds the unchanged value, and letters of its notes.
     """
 
     text: str
     interval: str = ""
     sort: str | None = None
     tip: tuple[str, ...] = ()
-    mark: str = ""
+    marks: str = ""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """How the numbers of one column are written.
+
+    Args:
+        decimals: of all of them.
+        same: what none of them is to look like unless it is that.
+    """
+
+    decimals: int
+    same: tuple[float, ...]
+
+    def with_interval(self, row: Measurement) -> tuple[str, str]:
+        """Return a number and its interval, the latter empty where there is none."""
+        if not math.isfinite(row.value):
+            return "undefined", ""
+        shown = with_digits(*_bounded(row), digits=self.decimals, same=self.same)
+        value, _, interval = shown.partition(" ")
+        return value, interval
+
+    def number(self, value: float) -> str:
+        """Return a number that has no interval."""
+        if not math.isfinite(value):
+            return "undefined"
+        return with_digits(value, digits=self.decimals, same=self.same)
+
+
+def digits_of(cells: Sequence[Cell], unchanged: Iterable[float] = ()) -> Digits:
+    """Return how to write numbers that stand below one another: all with as many decimals.
+
+    Args:
+        cells: of one column.
+        unchanged: values of two equal models.
+    """
+    same = tuple(dict.fromkeys((1.0, *map(float, unchanged))))
+    numbers = [_bounded(it) for it in cells if isinstance(it, Measurement)]
+    plain: list[Bounded] = [(it, None, None) for it in cells if isinstance(it, float)]
+    return Digits(common_digits([*numbers, *plain], same), same)
 
 
 @dataclass(frozen=True)
@@ -41,6 +82,8 @@ class Table:
         rows: cells in the order of the columns.
         notes: of cells, by letter.
         explained: what columns mean, by head.
+        holding: what the intervals of marked numbers hold; empty = there are none.
+        elsewhere: whether notes or heads are explained outside of the table.
         long: whether it needs a filter.
     """
 
@@ -48,24 +91,50 @@ class Table:
     rows: tuple[tuple[Shown, ...], ...]
     notes: tuple[tuple[str, str], ...]
     explained: tuple[tuple[str, str], ...]
+    holding: str
+    elsewhere: bool
     long: bool
 
 
-def table(grid: Grid) -> Table:
-    """Lay a grid out, its notes collected below it by letter."""
-    found = (it.note for row in grid.rows for it in row if isinstance(it, Measurement) and it.note)
-    notes = {note: letter(index) for index, note in enumerate(dict.fromkeys(found))}
+def table(
+    grid: Grid,
+    shifts: Mapping[tuple[int, int], Shift] | None = None,
+    told: Mapping[str, str] | None = None,
+) -> Table:
+    """Lay a grid out, its notes collected below it by letter.
+
+    Args:
+        grid: the table.
+        shifts: what its numbers are, by row and column, where they are changes.
+        told: what is explained elsewhere on the page, with its letter where it is a note.
+    """
+    of_cells, told = shifts or {}, told or {}
+    cells = [
+        [(cell, of_cells.get((index, column))) for column, cell in enumerate(row)]
+        for index, row in enumerate(grid.rows)
+    ]
+    found = dict.fromkeys(note for row in cells for cell in row for note in _notes(*cell))
+    lettered = sum(map(bool, told.values()))
+    untold = (it for it in found if it not in told)
+    new = {note: letter(index) for index, note in enumerate(untold, lettered)}
+    columns = [digits_of(*_column(cells, index)) for index in range(len(grid.columns))]
+    said = {head: note for head, note in grid.notes.items() if note}
     return Table(
         heads=tuple((head, _is_numeric(grid, i)) for i, head in enumerate(grid.columns)),
-        rows=tuple(tuple(_shown(cell, notes) for cell in row) for row in grid.rows),
-        notes=tuple((mark, note) for note, mark in notes.items()),
-        explained=tuple((head, note) for head, note in grid.notes.items() if note),
+        rows=tuple(
+            tuple(_shown(*it, {**told, **new}, columns[index]) for index, it in enumerate(row))
+            for row in cells
+        ),
+        notes=tuple((mark, note) for note, mark in new.items()),
+        explained=tuple((head, note) for head, note in said.items() if note not in told),
+        holding=_holding(grid, of_cells),
+        elsewhere=any(it in told for it in (*found, *said.values())),
         long=len(grid.rows) > _LONG,
     )
 
 
 def details(row: Measurement, more: Sequence[str] = ()) -> tuple[str, ...]:
-    """What is known of a number beside its value, one line each; `more` goes before the note."""
+    """What is known of a number beside its value, each line once; `more` is before the note."""
     groups = f" in {row.n_groups} groups" if row.n_groups else ""
     lines = [f"n = {row.n}{groups}"] if row.n else []
     null = [] if row.null is None else [f"its median is {number(row.null)}"]
@@ -73,7 +142,7 @@ def details(row: Measurement, more: Sequence[str] = ()) -> tuple[str, ...]:
     null += [] if row.p_max is None else [f"p = {row.p_max:.3g} over all that was tried"]
     null += [] if row.q is None else [f"false discovery rate {row.q:.3g}"]
     lines += [f"against the null: {', '.join(null)}"] if null else []
-    return tuple(filter(None, [*lines, *more, row.note]))
+    return tuple(filter(None, dict.fromkeys([*lines, *more, row.note])))
 
 
 def number(value: float) -> str:
@@ -81,13 +150,17 @@ def number(value: float) -> str:
     return written(value) if math.isfinite(value) else "undefined"
 
 
-def with_interval(row: Measurement) -> tuple[str, str]:
-    """Return a number and its interval, the latter empty where there is none."""
-    low, high = or_gap(row.ci_low), or_gap(row.ci_high)
-    if low is None or high is None or not math.isfinite(row.value):
-        return number(row.value), ""
-    value, _, interval = written(row.value, low, high).partition(" ")
-    return value, interval
+def said_of(shift: Shift) -> str:
+    """Whether a number can be told from that of two equal models, in words."""
+    unchanged = f"{shift.change.unchanged:g}"
+    if shift.holds_unchanged is None:
+        return "no interval"
+    if shift.lies_above:
+        above = f"the interval lies above {unchanged}"
+        return f"{above}, which a correction for noise can do: no sign of change"
+    if shift.holds_unchanged:
+        return f"the interval holds {unchanged}: indistinguishable from unchanged"
+    return f"the interval leaves out {unchanged}, the value of two equal models"
 
 
 def letter(index: int) -> str:
@@ -96,20 +169,55 @@ def letter(index: int) -> str:
     return (letter(more - 1) if more else "") + chr(ord("a") + rest)
 
 
-def _shown(cell: Cell, notes: dict[str, str]) -> Shown:
+def _shown(cell: Cell, shift: Shift | None, notes: Mapping[str, str], digits: Digits) -> Shown:
+    marks = [notes[it] for it in _notes(cell, shift) if notes.get(it)]
     match cell:
         case None:
-            return Shown(NOTHING, sort="")
+            tip = (shift.why,) if shift is not None and shift.why else ()
+            return Shown(NOTHING, sort="", tip=tip, marks=" ".join(marks))
         case str():
             return Shown(cell)
         case Measurement():
-            value, interval = with_interval(cell)
-            mark = notes.get(cell.note, "")
-            return Shown(value, interval, _sort(cell.value), details(cell), mark)
+            value, interval = digits.with_interval(cell)
+            holds = shift is not None and shift.holds_unchanged is True
+            more = [said_of(shift)] if shift is not None and holds else []
+            tip = details(cell, more)
+            marked = " ".join([*([UNCHANGED] if holds else []), *marks])
+            return Shown(value, interval, _sort(cell.value), tip, marked)
         case bool() | int():
             return Shown(str(cell), sort=str(int(cell)))
         case float():
-            return Shown(number(cell), sort=_sort(cell))
+            return Shown(digits.number(cell), sort=_sort(cell))
+
+
+def _notes(cell: Cell, shift: Shift | None) -> list[str]:
+    """What is noted of a number, and why there is none where the page tells that elsewhere."""
+    of_cell = cell.note if isinstance(cell, Measurement) else ""
+    return [it for it in dict.fromkeys([shift.why if shift is not None else "", of_cell]) if it]
+
+
+def _column(
+    cells: Sequence[Sequence[tuple[Cell, Shift | None]]], index: int
+) -> tuple[list[Cell], list[float]]:
+    """Cells of a column, and the values of two equal models that they are to be told from."""
+    column = [row[index] for row in cells]
+    return [it for it, _ in column], [it.change.unchanged for _, it in column if it is not None]
+
+
+def _holding(grid: Grid, shifts: Mapping[tuple[int, int], Shift]) -> str:
+    found = {
+        f"{grid.columns[column]} {shift.change.unchanged:g}": None
+        for (_, column), shift in shifts.items()
+        if shift.holds_unchanged
+    }
+    return ", ".join(found)
+
+
+def _bounded(row: Measurement) -> Bounded:
+    low, high = or_gap(row.ci_low), or_gap(row.ci_high)
+    return (
+        (row.value, low, high) if low is not None and high is not None else (row.value, None, None)
+    )
 
 
 def _sort(value: float) -> str:

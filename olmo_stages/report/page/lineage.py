@@ -9,26 +9,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from olmo_stages.document import Node, Study
-from olmo_stages.report.page.marks import (
-    LENGTH,
-    Column,
-    Mark,
-    Scale,
-    cut,
-    notes_of,
-    scales_of,
-    width,
-)
+from olmo_stages.report.page.marks import LENGTH, Column, Mark, Scale, notes_of, scales_of, width_of
+from olmo_stages.report.page.shortened import cut, cut_apart, width
 
 _ROW = 56.0
 _TOP = 62.0
-_LEFT = 16.0
-_STEP = 44.0
-_DEEPEST = 300  # all steps to the right together
-_COLUMN = 214.0
-_CHARACTER = 7.6
+_DOT = 15.0  # from the middle of a dot to the label
+_DEEPEST = 300.0  # all steps to the right together
+_CHARACTER = 7.8
 _LONGEST = 30  # label, in characters
 _STRAND = 6.0  # between the lines of an edge, a line a number
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a drawing has to get by with, in pixels.
+
+    Args:
+        width: of all, which long chains and many numbers may need more than.
+        left: x of the first dot.
+        gap: from the labels to the columns, and between columns.
+        steps: from a stage to the one below it, widest and narrowest.
+        shortest: to which labels are cut at most, in characters.
+        labels: width that they have in any case.
+    """
+
+    width: float
+    left: float
+    gap: float
+    steps: tuple[float, float]
+    shortest: int
+    labels: float
+
+
+# A window of 1280 pixels has 976 for the page, one of a phone 358.
+_DESK = _Room(976.0, 16.0, 20.0, (44.0, 26.0), 16, 110.0)
+_PHONE = _Room(358.0, 9.0, 8.0, (14.0, 10.0), 15, 40.0)
 
 
 @dataclass(frozen=True)
@@ -69,9 +85,9 @@ class Lineage:
         scale: length of the scales.
         rows: a row a stage.
         columns: a column a number.
-        places: x of each column.
+        places: x of each column, by its index.
         notes: of the numbers, by letter.
-        strands: height of each number's line of an edge, below the edge's middle.
+        strands: height of each number's line of an edge, below the edge's middle, by index.
     """
 
     width: float
@@ -80,9 +96,19 @@ class Lineage:
     scale: int
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
-    places: tuple[float, ...]
+    places: Mapping[int, float]
     notes: tuple[tuple[str, str], ...]
-    strands: tuple[float, ...]
+    strands: Mapping[int, float]
+
+    @property
+    def leaves(self) -> bool:
+        """Whether something of a number is beyond its scale."""
+        return any(any(mark.leaves) for row in self.rows for mark in row.marks)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What is explained below it: notes with their letters, and what columns are."""
+        return {it.says: "" for it in self.columns} | {note: mark for mark, note in self.notes}
 
 
 def lineage(study: Study) -> Lineage:
@@ -92,43 +118,82 @@ def lineage(study: Study) -> Lineage:
         Rows in the order of the tree, each parent above its children; a stage whose parent is not
         among the nodes is a root.
     """
-    placed = _in_order(study.nodes)
-    deepest = max((depth for _, depth in placed), default=0)
-    step = min(_STEP, _DEEPEST / max(deepest, 1))
-    longest = max((width(cut(node.label, _LONGEST)) for node, _ in placed), default=0)
-    start = _LEFT + deepest * step + 18 + max(longest * _CHARACTER, 110.0) + 20
     scales = scales_of(study)
-    noted = notes_of(scales)
-    rows = _rows(placed, step, scales, noted)
+    return _drawn(study.nodes, scales, notes_of(scales), _DESK)
+
+
+def narrow_lineages(study: Study) -> list[Lineage]:
+    """Lay the lineage out for a phone: a drawing a number, as narrow as can be read."""
+    scales = scales_of(study)
+    notes = notes_of(scales)
+    return [_drawn(study.nodes, chosen, notes, _PHONE) for chosen in ([it] for it in scales)] or [
+        _drawn(study.nodes, [], notes, _PHONE)
+    ]
+
+
+def _drawn(
+    nodes: Sequence[Node], scales: Sequence[Scale], noted: Mapping[str, str], room: _Room
+) -> Lineage:
+    placed = _in_order(nodes)
+    widths = [width_of(it, nodes, noted) + room.gap for it in scales]
+    xs, labels, start = _labelled(placed, room, room.width - sum(widths))
+    rows = _rows(placed, xs, labels, scales, noted)
+    indices = [it.column.index for it in scales]
+    heights = _strands(len(scales))
     return Lineage(
-        width=start + len(scales) * _COLUMN,
+        width=start + sum(widths),
         height=_TOP + _ROW * len(rows) + (26 if scales else 0),
         start=start,
         scale=LENGTH,
         rows=rows,
         columns=tuple(scale.column for scale in scales),
-        places=tuple(start + index * _COLUMN for index in range(len(scales))),
+        places={it: start + sum(widths[:place]) for place, it in enumerate(indices)},
         notes=tuple((mark, note) for note, mark in noted.items()),
-        strands=_strands(len(scales)),
+        strands=dict(zip(indices, heights, strict=True)),
     )
+
+
+def _labelled(
+    placed: Sequence[tuple[Node, int]], room: _Room, free: float
+) -> tuple[dict[str, float], dict[str, str], float]:
+    """Place of each dot, each label as it is shown, and where the columns start.
+
+    Steps are made narrower first, then labels are cut, so that all columns have room.
+    """
+    deepest = max((depth for _, depth in placed), default=0)
+    names = [node.label for node, _ in placed]
+    ways = [(step, _LONGEST) for step in room.steps]
+    ways += [(room.steps[1], longest) for longest in range(_LONGEST - 1, room.shortest - 1, -1)]
+    xs: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    start = 0.0
+    for widest, longest in ways:
+        step = min(widest, _DEEPEST / max(deepest, 1))
+        labels = cut_apart(names, longest)
+        xs = {node.label: room.left + depth * step for node, depth in placed}
+        ends = (xs[it] + _DOT + max(width(labels[it]) * _CHARACTER, room.labels) for it in names)
+        start = max(ends, default=0.0) + room.gap
+        if start <= free:
+            break
+    return xs, labels, start
 
 
 def _rows(
     placed: Sequence[tuple[Node, int]],
-    step: float,
+    xs: Mapping[str, float],
+    labels: Mapping[str, str],
     scales: Sequence[Scale],
     noted: Mapping[str, str],
 ) -> tuple[Row, ...]:
     with_size = len({node.size for node, _ in placed}) > 1
     ys = {node.label: _TOP + _ROW * (index + 0.5) for index, (node, _) in enumerate(placed)}
-    xs = {node.label: _LEFT + depth * step for node, depth in placed}
     reached = {node.parent: ys[node.label] for node, depth in placed if depth}
     return tuple(
         Row(
             x=xs[node.label],
             y=ys[node.label],
             stem=xs[node.parent] if depth else None,
-            label=cut(node.label, _LONGEST),
+            label=labels[node.label],
             whole=node.label,
             below=_below(node, with_size=with_size),
             state="failed" if node.failed else "measured" if node.measured else "plain",

@@ -1,26 +1,23 @@
 """The numbers that edges of the lineage carry, each on a scale that all edges share."""
 
 import math
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from olmo_stages.document import Node, Section, Shift, Study
-from olmo_stages.figures.wording import written
+from olmo_stages.document import Node, Shift, Study
 from olmo_stages.report.layout import NOTHING
-from olmo_stages.report.page.cells import details, letter, with_interval
+from olmo_stages.report.page.cells import Digits, details, digits_of, letter, said_of
+from olmo_stages.report.page.shortened import cut, cut_apart, width
+from olmo_stages.types import Measurement
 
 LENGTH = 174
 """Of a scale, in pixels."""
 
-_LONGEST_REASON = 28
-_MEANINGS = {
-    "holds": "the interval holds {}: indistinguishable from unchanged",
-    "above": "the interval lies above {}, which a correction for noise can do: no sign of change",
-    "differs": "the interval leaves out {}, the value of two equal models",
-    "open": "no interval",
-    "unknown": "it has no value",
-}
+_LONGEST_REASON = 25
+_LONGEST_NAME = 22
+_LONGEST_ABOUT = 30
+_BOLD, _USUAL, _LETTER = 8.8, 6.8, 8.0  # pixels a character
+_HUGE = 5.0  # times all intervals before: one so much longer would leave them no room
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class Mark:
         note: letter of the note.
         said: all about it, for the label of the mark; its lines are shown on hover and focus.
         strand: thickness of the edge's line for this number, 1 to 5.
+        leaves: whether something of it is beyond the scale, to the left and to the right.
     """
 
     column: int
@@ -51,6 +49,14 @@ class Mark:
     note: str
     said: tuple[str, ...]
     strand: float
+    leaves: tuple[bool, bool] = (False, False)
+
+    @property
+    def width(self) -> float:
+        """About how many pixels its text needs."""
+        bold, usual = (0, width(self.text)) if self.state == "unknown" else (width(self.text), 0)
+        usual += width(self.interval) + bool(self.interval)
+        return bold * _BOLD + usual * _USUAL + len(self.note) * _LETTER
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Column:
     """One number that edges carry.
 
     Args:
+        index: among all numbers that edges carry; also its colour.
         name: short name.
         about: data or title that tells it from one with the same name.
         says: what it is, and what was resampled.
@@ -68,6 +75,7 @@ class Column:
         high: its right end.
     """
 
+    index: int
     name: str
     about: str
     says: str
@@ -80,13 +88,13 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """A column's shifts by stage, and the range that they and their intervals cover."""
+    """A column's shifts by stage, the range that is drawn of them, and how they are written."""
 
-    index: int
     column: Column
     shifts: Mapping[str, Shift]
     ends: tuple[float, float]
     farthest: float
+    digits: Digits
 
     def mark(self, node: Node, notes: Mapping[str, str]) -> Mark:
         """Return the number of the edge above a stage; `notes` are letters by text."""
@@ -94,34 +102,34 @@ class Scale:
         change, row = shift.change, shift.row
         if row is None:
             return self._unknown(shift, notes)
-        value, interval = with_interval(row)
-        known = {True: "holds", False: "differs", None: "open"}[shift.holds_unchanged]
-        state = known if math.isfinite(row.value) else "unknown"
+        value, interval = self.digits.with_interval(row)
+        state = _state(shift) if math.isfinite(row.value) else "unknown"
         share = abs(row.value - change.unchanged) / self.farthest if self.farthest else 0.0
         head = f"{node.label} from {node.parent}: {change.name} {value} {interval}".strip()
+        meaning = said_of(shift) if state != "unknown" else "it has no value"
         more = [change.says, change.resampled if interval else "", shift.why]
         letters = (notes[it] for it in dict.fromkeys([shift.why, row.note]) if it)
+        reach = [row.value, row.ci_low, row.ci_high] if interval else [row.value]
+        known = [it for it in reach if it is not None and math.isfinite(it)]
+        low, high = self.ends
         return Mark(
-            column=self.index,
+            column=self.column.index,
             state=state,
             text=value,
             interval=interval,
-            at=_place(row.value, self.ends),
+            at=_place(row.value, self.ends) if low <= row.value <= high else None,
             low=_place(row.ci_low, self.ends) if interval else None,
             high=_place(row.ci_high, self.ends) if interval else None,
             note=" ".join(letters),
-            said=(
-                head,
-                _MEANINGS["above" if shift.lies_above else state].format(f"{change.unchanged:g}"),
-                *details(row, more),
-            ),
+            said=(head, meaning, *details(row, more)),
             strand=round(1 + 4 * share, 1) if math.isfinite(share) else 1.0,
+            leaves=(any(it < low for it in known), any(it > high for it in known)),
         )
 
     def _unknown(self, shift: Shift, notes: Mapping[str, str]) -> Mark:
         why = shift.why or "not known"
         return Mark(
-            column=self.index,
+            column=self.column.index,
             state="unknown",
             text=f"{NOTHING} {cut(why, _LONGEST_REASON)}",
             interval="",
@@ -136,15 +144,25 @@ class Scale:
 
 def scales_of(study: Study) -> list[Scale]:
     """Return a scale for each number that edges carry, in their order."""
-    columns: dict[tuple[str, str], dict[str, Shift]] = {}
+    columns: dict[int, dict[str, Shift]] = {}
     for edge in study.edges:
-        for shift in edge.shifts:
-            columns.setdefault((shift.section, shift.change.name), {})[edge.stage] = shift
-    names = [name for _, name in columns]
-    sections = {section.key: section for section in study.sections}
+        for index, shift in enumerate(edge.shifts):
+            columns.setdefault(index, {})[edge.stage] = shift
+    firsts = [next(iter(shifts.values())) for _, shifts in sorted(columns.items())]
+    names = [it.change.name for it in firsts]
+    titles = {section.key: section.title for section in study.sections}
+    apart = [titles.get(it.section, "") for it in firsts if names.count(it.change.name) > 1]
+    abouts = cut_apart(filter(None, apart), _LONGEST_ABOUT)
+    short = cut_apart(names, _LONGEST_NAME)
     return [
-        _scale(index, shifts, sections.get(key), several=names.count(name) > 1)
-        for index, ((key, name), shifts) in enumerate(columns.items())
+        _scale(
+            index,
+            columns[index],
+            short[name],
+            abouts.get(titles.get(first.section, ""), "") if names.count(name) > 1 else "",
+            first.section if first.section in titles else "",
+        )
+        for index, (first, name) in enumerate(zip(firsts, names, strict=True))
     ]
 
 
@@ -159,50 +177,66 @@ def notes_of(scales: Sequence[Scale]) -> dict[str, str]:
     return {text: letter(index) for index, text in enumerate(dict.fromkeys(found))}
 
 
-def _scale(
-    index: int, shifts: Mapping[str, Shift], section: Section | None, *, several: bool
-) -> Scale:
+def width_of(scale: Scale, nodes: Iterable[Node], notes: Mapping[str, str]) -> float:
+    """How wide a column must be so that its texts do not reach the next one."""
+    marks = (scale.mark(it, notes) for it in nodes if it.label in scale.shifts)
+    return max(float(LENGTH), max((it.width for it in marks), default=0.0))
+
+
+def _scale(index: int, shifts: Mapping[str, Shift], name: str, about: str, section: str) -> Scale:
     change = next(iter(shifts.values())).change
     unchanged = float(change.unchanged)
     rows = [shift.row for shift in shifts.values() if shift.row is not None]
-    places = (it for row in rows for it in (row.value, row.ci_low, row.ci_high))
-    known = [it for it in (unchanged, *places) if it is not None and math.isfinite(it)]
-    said = dict.fromkeys(it.change.resampled for it in shifts.values() if it.row is not None)
-    resampled = "; ".join(filter(None, said or [change.intervals]))
-    room = (max(known) - min(known)) * 0.04 or 0.5
-    ends = (min(known) - room, max(known) + room)
+    ends = _ends(rows, unchanged)
+    digits = digits_of(rows, [unchanged])
     column = Column(
-        name=cut(change.name, 22),
-        about=cut(section.title, 30) if several and section is not None else "",
-        says=". ".join(filter(None, [change.says, resampled])),
-        section=section.key if section is not None else "",
+        index=index,
+        name=name,
+        about=about,
+        says=". ".join(filter(None, [change.says, change.intervals])),
+        section=section,
         unchanged=f"{unchanged:g}",
         zero=_place(unchanged, ends) or 0.0,
-        low=written(ends[0]),
-        high=written(ends[1]),
+        low=digits.number(ends[0]),
+        high=digits.number(ends[1]),
     )
     distances = [abs(row.value - unchanged) for row in rows if math.isfinite(row.value)]
-    return Scale(index, column, shifts, ends, max(distances, default=0.0))
+    return Scale(column, shifts, ends, max(distances, default=0.0), digits)
+
+
+def _ends(rows: Sequence[Measurement], unchanged: float) -> tuple[float, float]:
+    """The range that a scale shows: the unchanged value, and numbers with their intervals.
+
+    Numbers without an interval are drawn where they are within it, and define it only where none
+    has one. Intervals that are far longer than the others leave it, unless most are as long.
+    """
+    known = [row for row in rows if math.isfinite(row.value)]
+    spans = [(row.value, *_interval(row)) for row in known if _interval(row)]
+    spans.sort(key=lambda it: it[2] - it[1])
+    shown: list[float] = [unchanged]
+    for index, span in enumerate(spans):
+        reach = max(shown) - min(shown)
+        if index * 2 >= len(spans) and reach and span[2] - span[1] > _HUGE * reach:
+            break
+        shown += span
+    if not spans:
+        shown += [row.value for row in known]
+    room = (max(shown) - min(shown)) * 0.04 or 0.5
+    return min(shown) - room, max(shown) + room
+
+
+def _interval(row: Measurement) -> tuple[float, ...]:
+    ends = tuple(it for it in (row.ci_low, row.ci_high) if it is not None and math.isfinite(it))
+    return ends if len(ends) == 2 else ()
+
+
+def _state(shift: Shift) -> str:
+    return {True: "holds", False: "differs", None: "open"}[shift.holds_unchanged]
 
 
 def _place(value: float | None, ends: tuple[float, float]) -> float | None:
+    """Where a number is on a scale, at most at its ends."""
     if value is None or not math.isfinite(value):
         return None
-    return round(LENGTH * (value - ends[0]) / (ends[1] - ends[0]), 1)
-
-
-def cut(text: str, longest: int) -> str:
-    """Cut text to a width in characters, of which wide ones count twice."""
-    if width(text) <= longest:
-        return text
-    kept = ""
-    for character in text:
-        if width(kept + character) >= longest:
-            break
-        kept += character
-    return f"{kept}…"
-
-
-def width(text: str) -> int:
-    """Return how many characters of usual width a text is as wide as."""
-    return sum(1 + (unicodedata.east_asian_width(it) in {"W", "F"}) for it in text)
+    share = (value - ends[0]) / (ends[1] - ends[0])
+    return round(LENGTH * min(max(share, 0.0), 1.0), 1)

@@ -29,8 +29,9 @@ class Packed:
     Args:
         tables: `{"tables": [{column: values}]}`, every row that is behind any of the figures once;
             values are a list, or `{"all": value}` where all rows share it. Empty without rows.
-        figures: of each figure `{"choices": [{"name", "figure", "rows"}]}`, where `figure` is null
-            if it is no JSON, and `rows` is null if there are none, else their `Place`.
+        figures: of each figure `{"choices": [{"name", "caption", "figure", "rows"}]}`, where
+            `figure` is null if it is no JSON, and `rows` is null if there are none, else their
+            `Place`.
     """
 
     tables: str
@@ -43,7 +44,15 @@ def packed(section: Section) -> Packed:
     tables, places = _tables(found)
     place = iter(places)
     figures = [
-        [{"name": it.name, "figure": _plotly(it), "rows": next(place)} for it in figure.choices]
+        [
+            {
+                "name": it.name,
+                "caption": it.caption or figure.caption,
+                "figure": _plotly(it),
+                "rows": next(place),
+            }
+            for it in figure.choices
+        ]
         for figure in section.figures
     ]
     return Packed(
