@@ -11,7 +11,14 @@ from olmo_stages.document import Cell, Shift, Study
 from olmo_stages.figures.wording import or_gap
 from olmo_stages.markdown import escaped
 from olmo_stages.report.layout import printable
-from olmo_stages.report.lead import NAMING, lead_marks, lead_notes, placed, words
+from olmo_stages.report.lead import (
+    NAMING,
+    lead_digits,
+    lead_marks,
+    lead_notes,
+    placed,
+    words,
+)
 from olmo_stages.types import Measurement
 
 SCHEMA = 1
@@ -111,10 +118,11 @@ def to_markdown(study: Study) -> str:
     """
     heads = [escaped(head) for head in study.lead.columns]
     rule = ["---" if column < NAMING else "---:" for column in range(len(heads))]
+    digits = lead_digits(study)
     rows = [
         [
-            f"{escaped(it) if isinstance(it, str) else words(it)} {mark}".strip()
-            for it, mark in zip(row, marks, strict=True)
+            f"{escaped(it) if isinstance(it, str) else words(it, how)} {mark}".strip()
+            for it, mark, how in zip(row, marks, digits, strict=True)
         ]
         for row, marks in zip(study.lead.rows, lead_marks(study), strict=True)
     ]

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from olmo_stages.document import Cell, Grid, Shift, Study
-from olmo_stages.figures.wording import or_gap, written
+from olmo_stages.figures.wording import or_gap
+from olmo_stages.report.columns import Digits, columns_of, digits_of
 from olmo_stages.report.layout import (
     NOTHING,
     letter,
@@ -53,6 +54,12 @@ def placed(study: Study) -> Placed:
             if shift is not None:
                 found[index, column] = shift
     return found
+
+
+def lead_digits(study: Study) -> list[Digits]:
+    """Return how the numbers of each column of the lead table are written."""
+    found = placed(study)
+    return columns_of(study.lead, ((at, it.change.unchanged) for (_, at), it in found.items()))
 
 
 def lead_tables(study: Study, width: int = 100) -> list[Table]:
@@ -105,18 +112,25 @@ def grid_table(grid: Grid, title: str, width: int = 100) -> Table:
             no_wrap=of_numbers,
             overflow="fold",
         )
+    digits = columns_of(grid)
     for row in grid.rows:
-        table.add_row(*(Text(words(cell)) for cell in row))
+        table.add_row(*(Text(words(*it)) for it in zip(row, digits, strict=True)))
     return unclipped(whole(table), width)
 
 
-def words(cell: Cell) -> str:
-    """A cell as text, a number with its interval where it has one."""
+def words(cell: Cell, digits: Digits | None = None) -> str:
+    """A cell as text, a number with its interval where it has one.
+
+    Args:
+        cell: of a table.
+        digits: how the numbers of its column are written; None = as if it stood alone.
+    """
+    digits = digits or digits_of([cell])
     if isinstance(cell, Measurement):
         known = or_gap(cell.value) is not None
-        return written(cell.value, cell.ci_low, cell.ci_high) if known else NOTHING
+        return " ".join(filter(None, digits.with_interval(cell))) if known else NOTHING
     if isinstance(cell, float):
-        return written(cell) if or_gap(cell) is not None else NOTHING
+        return digits.number(cell) if or_gap(cell) is not None else NOTHING
     return NOTHING if cell is None else printable(str(cell))
 
 
@@ -146,18 +160,22 @@ def _of_cell(cell: Cell, position: int, shifts: Sequence[Shift]) -> Shift | None
 def _shown(study: Study) -> list[list[_Shown]]:
     found = placed(study)
     whys = _whys(found)
+    digits = lead_digits(study)
     return [
-        [_cell(cell, found.get((index, column)), whys) for column, cell in enumerate(row)]
+        [
+            _cell(words(cell, digits[column]), found.get((index, column)), whys)
+            for column, cell in enumerate(row)
+        ]
         for index, row in enumerate(study.lead.rows)
     ]
 
 
-def _cell(cell: Cell, shift: Shift | None, whys: Sequence[str]) -> _Shown:
+def _cell(text: str, shift: Shift | None, whys: Sequence[str]) -> _Shown:
     if shift is None:
-        return _Shown(words(cell))
+        return _Shown(text)
     marks = UNCHANGED if shift.holds_unchanged else ""
     marks += letter(whys.index(printable(shift.why))) if shift.why else ""
-    return _Shown(words(cell), marks, quiet=shift.holds_unchanged is True)
+    return _Shown(text, marks, quiet=shift.holds_unchanged is True)
 
 
 def _whys(found: Placed) -> list[str]:

@@ -14,10 +14,13 @@ import pandas as pd
 import pytest
 
 from olmo_stages.document import Choice, Edge, Figure, Grid, Node, Section, Shift, Study
+from olmo_stages.report.lead import placed
 from olmo_stages.report.page import render, write
 from olmo_stages.report.page.cells import letter, table
-from olmo_stages.report.page.lineage import lineage
+from olmo_stages.report.page.lineage import lineage, narrow_lineages
 from olmo_stages.report.page.packed import Packed, packed
+from olmo_stages.report.page.said import Said, gathered
+from olmo_stages.report.page.shortened import cut, cut_apart, width
 from tests import documents
 from tests.documents import CKA, PROBE, row, study
 
@@ -122,7 +125,9 @@ def everywhere(payload: str, monkeypatch) -> Page:
 def test_a_text_of_the_data_stays_text(payload, monkeypatch, page):
     shown = everywhere(payload, monkeypatch)
     harmless = everywhere("harmless", monkeypatch)
-    assert shown.text.count(payload) >= harmless.text.count("harmless") - 6  # labels of three drawings are cut
+    assert (
+        shown.text.count(payload) >= harmless.text.count("harmless") - 6
+    )  # labels of three drawings are cut
     assert [tag for tag, _ in shown.elements] == [tag for tag, _ in harmless.elements]
     known = {name for _, attrs in page.elements for name in attrs}
     assert {name for _, attrs in shown.elements for name in attrs} <= known
@@ -465,3 +470,150 @@ def test_a_chain_of_checkpoints_stays_narrow():
     found = drawn(tuple(nodes)).rows
     assert found[-1].x < 400
     assert len({it.x for it in found}) == len(found)
+
+
+# ---- scales
+
+
+def column_of(*numbers: tuple[float, float | None, float | None]):
+    """The drawing of stages below base with these numbers and intervals, the unchanged value 0."""
+    stages = [f"s{index}" for index in range(len(numbers))]
+    rows = [
+        replace(row("m", value, stage), ci_low=low, ci_high=high)
+        for stage, (value, low, high) in zip(stages, numbers, strict=True)
+    ]
+    edges = tuple(Edge("base", it.stage, (Shift(PROBE, "probe-truth", it),)) for it in rows)
+    nodes = (Node("base", "", measured=True), *(Node(it, "base", measured=True) for it in stages))
+    found = drawn(nodes, edges)
+    return found, [it.marks[0] for it in found.rows[1:]]
+
+
+NARROW = [(0.001, -0.001, 0.003), (-0.002, -0.004, 0.0), (0.002, 0.001, 0.004)]
+
+
+def test_a_number_without_an_interval_does_not_stretch_the_scale():
+    found, marks = column_of(*NARROW, (0.9, None, None), (-0.9, None, None))
+    assert found.leaves
+    assert [it.leaves for it in marks] == [(False, False)] * 3 + [(False, True), (True, False)]
+    assert [it.at is None for it in marks] == [False] * 3 + [True] * 2
+    ends = [it.at for it in marks[1:3] if it.at is not None]
+    assert ends[1] - ends[0] > found.scale / 3
+    alone, marks = column_of((0.9, None, None), (-0.9, None, None))
+    assert not alone.leaves
+    assert None not in [it.at for it in marks]
+
+
+def test_a_huge_interval_leaves_the_scale_where_most_are_short():
+    huge = (0.0, -0.5, 0.5)
+    found, marks = column_of(*NARROW, huge)
+    assert marks[3].leaves == (True, True)
+    assert (marks[3].low, marks[3].high) == (0.0, found.scale)
+    assert marks[3].at is not None
+    assert not any(any(it.leaves) for it in marks[:3])
+    found, marks = column_of(NARROW[0], huge, huge, huge)
+    assert not found.leaves
+
+
+def test_numbers_of_a_column_have_the_decimals_of_the_closest():
+    _, marks = column_of((0.1, 0.05, 0.2), (0.0004, 0.0003, 0.0006))
+    assert [f"{it.text} {it.interval}" for it in marks] == [
+        "0.1000 [0.0500, 0.2000]",
+        "0.0004 [0.0003, 0.0006]",
+    ]
+
+
+def test_a_note_is_said_once():
+    given = Shift(PROBE, "probe-truth", row("m", 0.5, "sft", note="noted"), "noted")
+    mark = marks_of(given).rows[1].marks[0]
+    assert (mark.said.count("noted"), mark.note) == (1, "a")
+
+
+# ---- room
+
+
+def test_labels_are_cut_until_all_columns_have_room():
+    long = "a_stage_with_quite_a_long_name"
+    nodes = (Node("base", "", measured=True), Node(long, "base", measured=True))
+    few = (Shift(PROBE, "probe-truth", row("m", 0.5, long)),)
+    one = drawn(nodes, (Edge("base", long, few),))
+    assert one.rows[1].label == long
+    four = drawn(nodes, (Edge("base", long, few * 4),))
+    assert len(four.rows[1].label) < len(long)
+    assert four.rows[1].whole == long
+
+
+def test_a_phone_has_a_drawing_for_each_number():
+    found = narrow_lineages(study())
+    wide = lineage(study())
+    assert [it.columns for it in found] == [(it,) for it in wide.columns]
+    assert all(it.width < 400 < wide.width for it in found)
+    assert {mark.column for mark in found[1].rows[-1].marks} <= {1}
+    bare = narrow_lineages(replace(study(), edges=()))
+    assert [it.columns for it in bare] == [()]
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["short", "also"], ["short", "also"]),
+        (["a long text one", "b long text two"], ["a long…", "b long…"]),
+        (["same start one", "same start two"], ["sam…one", "sam…two"]),
+        (["same as 1 the same", "same as 2 the same"], ["1 same…", "2 same…"]),
+    ],
+)
+def test_texts_are_told_apart_where_they_are_cut(texts, shown):
+    assert list(cut_apart(texts, 7).values()) == shown
+    assert all(width(it) <= 7 for it in shown)
+
+
+def test_wide_characters_count_twice():
+    assert cut("\u6f22\u5b57\u6f22\u5b57", 5) == "\u6f22\u5b57…"
+    assert width("\u6f22a") == 3
+
+
+# ---- the lead table and findings
+
+
+def test_the_lead_table_marks_what_cannot_be_told_from_unchanged():
+    shifts = placed(study())
+    plain = [it.marks for cells in table(study().lead).rows for it in cells]
+    marked = table(study().lead, shifts)
+    assert not any("~" in it for it in plain)
+    holding = {place for place, it in shifts.items() if it.holds_unchanged}
+    assert holding
+    for index, cells in enumerate(marked.rows):
+        for column, cell in enumerate(cells):
+            assert ("~" in cell.marks) == ((index, column) in holding)
+    assert marked.holding
+
+
+def test_what_the_lineage_explains_is_not_explained_again():
+    grid = Grid(("a", "b"), ((row("m", 0.5, "s", note="one"), row("m", 0.5, "s", note="two")),),
+                {"a": "said", "b": "new"})  # fmt: skip
+    shown = table(grid, told={"said": "", "one": "a"})
+    assert shown.explained == (("b", "new"),)
+    assert shown.notes == (("b", "two"),)
+    assert [it.marks for it in shown.rows[0]] == ["a", "b"]
+    assert shown.elsewhere
+    assert not table(grid).elsewhere
+
+
+def test_findings_about_the_same_are_together():
+    given = ["CKA: far.", "cosine: near.", "cosine: all are noted.", "cosine, a: why.", "Else."]
+    assert gathered(given, ["CKA", "cosine"]) == [
+        Said("CKA", ": far."),
+        Said("cosine", ": near.", ("All are noted.", "a: why.")),
+        Said("", "Else."),
+    ]
+    assert gathered(given, ["cosine"], of_one=True)[-1].more[-1] == "Else."
+    assert [it.text for it in gathered(given, [])] == given
+
+
+def test_alternatives_have_captions_of_their_own():
+    rows = pd.DataFrame()
+    choices = (Choice("a", "{}", rows, caption="own"), Choice("b", "{}", rows))
+    section = replace(study().sections[0], figures=(Figure("f", "f", "common", choices),))
+    found = unpacked(packed(section).figures[0])["choices"]
+    assert [it["caption"] for it in found] == ["own", "common"]
+    page = Page(render(replace(study(), sections=(section,))))
+    assert "own" in page.text

@@ -1,11 +1,12 @@
 """What stands in the cells of the page's tables, and what they are sorted by."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from olmo_stages.document import Cell, Grid, Shift
-from olmo_stages.figures.wording import Bounded, common_digits, or_gap, with_digits, written
+from olmo_stages.figures.wording import written
+from olmo_stages.report.columns import UNDEFINED, Digits, columns_of
 from olmo_stages.report.layout import NOTHING
 from olmo_stages.report.lead import UNCHANGED
 from olmo_stages.types import Measurement
@@ -31,46 +32,6 @@ class Shown:
     sort: str | None = None
     tip: tuple[str, ...] = ()
     marks: str = ""
-
-
-@dataclass(frozen=True)
-class Digits:
-    """How the numbers of one column are written.
-
-    Args:
-        decimals: of all of them.
-        same: what none of them is to look like unless it is that.
-    """
-
-    decimals: int
-    same: tuple[float, ...]
-
-    def with_interval(self, row: Measurement) -> tuple[str, str]:
-        """Return a number and its interval, the latter empty where there is none."""
-        if not math.isfinite(row.value):
-            return "undefined", ""
-        shown = with_digits(*_bounded(row), digits=self.decimals, same=self.same)
-        value, _, interval = shown.partition(" ")
-        return value, interval
-
-    def number(self, value: float) -> str:
-        """Return a number that has no interval."""
-        if not math.isfinite(value):
-            return "undefined"
-        return with_digits(value, digits=self.decimals, same=self.same)
-
-
-def digits_of(cells: Sequence[Cell], unchanged: Iterable[float] = ()) -> Digits:
-    """Return how to write numbers that stand below one another: all with as many decimals.
-
-    Args:
-        cells: of one column.
-        unchanged: values of two equal models.
-    """
-    same = tuple(dict.fromkeys((1.0, *map(float, unchanged))))
-    numbers = [_bounded(it) for it in cells if isinstance(it, Measurement)]
-    plain: list[Bounded] = [(it, None, None) for it in cells if isinstance(it, float)]
-    return Digits(common_digits([*numbers, *plain], same), same)
 
 
 @dataclass(frozen=True)
@@ -117,7 +78,8 @@ def table(
     lettered = sum(map(bool, told.values()))
     untold = (it for it in found if it not in told)
     new = {note: letter(index) for index, note in enumerate(untold, lettered)}
-    columns = [digits_of(*_column(cells, index)) for index in range(len(grid.columns))]
+    unchanged = ((column, it.change.unchanged) for (_, column), it in of_cells.items())
+    columns = columns_of(grid, unchanged)
     said = {head: note for head, note in grid.notes.items() if note}
     return Table(
         heads=tuple((head, _is_numeric(grid, i)) for i, head in enumerate(grid.columns)),
@@ -147,7 +109,7 @@ def details(row: Measurement, more: Sequence[str] = ()) -> tuple[str, ...]:
 
 def number(value: float) -> str:
     """Return a number with the decimals it needs, or `undefined`."""
-    return written(value) if math.isfinite(value) else "undefined"
+    return written(value) if math.isfinite(value) else UNDEFINED
 
 
 def said_of(shift: Shift) -> str:
@@ -196,14 +158,6 @@ def _notes(cell: Cell, shift: Shift | None) -> list[str]:
     return [it for it in dict.fromkeys([shift.why if shift is not None else "", of_cell]) if it]
 
 
-def _column(
-    cells: Sequence[Sequence[tuple[Cell, Shift | None]]], index: int
-) -> tuple[list[Cell], list[float]]:
-    """Cells of a column, and the values of two equal models that they are to be told from."""
-    column = [row[index] for row in cells]
-    return [it for it, _ in column], [it.change.unchanged for _, it in column if it is not None]
-
-
 def _holding(grid: Grid, shifts: Mapping[tuple[int, int], Shift]) -> str:
     found = {
         f"{grid.columns[column]} {shift.change.unchanged:g}": None
@@ -211,13 +165,6 @@ def _holding(grid: Grid, shifts: Mapping[tuple[int, int], Shift]) -> str:
         if shift.holds_unchanged
     }
     return ", ".join(found)
-
-
-def _bounded(row: Measurement) -> Bounded:
-    low, high = or_gap(row.ci_low), or_gap(row.ci_high)
-    return (
-        (row.value, low, high) if low is not None and high is not None else (row.value, None, None)
-    )
 
 
 def _sort(value: float) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from olmo_stages.document import Node, Shift, Study
+from olmo_stages.report.columns import Digits, digits_of
 from olmo_stages.report.layout import NOTHING
-from olmo_stages.report.page.cells import Digits, details, digits_of, letter, said_of
+from olmo_stages.report.page.cells import details, letter, said_of
 from olmo_stages.report.page.shortened import cut, cut_apart, width
 from olmo_stages.types import Measurement
 

@@ -28,18 +28,25 @@ def names_of(study: Study) -> list[str]:
     return list(dict.fromkeys([*numbers, *analyses]))
 
 
-def gathered(findings: Iterable[str], names: Sequence[str]) -> list[Said]:
-    """Put findings that follow one another and begin with the same name together."""
+def gathered(findings: Iterable[str], names: Sequence[str], *, of_one: bool = False) -> list[Said]:
+    """Put findings that follow one another and begin with the same name together.
+
+    Args:
+        findings: sentences.
+        names: what they may begin with.
+        of_one: whether those without a name are about the same as the one before.
+    """
     longest_first = sorted(filter(None, names), key=len, reverse=True)
     found: list[Said] = []
     for finding in findings:
         ways = (it for it in longest_first if finding.startswith((f"{it}: ", f"{it}, ")))
         name = next(ways, "")
         text = finding[len(name) :]
-        if name and found and found[-1].name == name:
-            rest = text[2:]
-            more = (*found[-1].more, f"{rest[:1].upper()}{rest[1:]}" if text[0] == ":" else rest)
-            found[-1] = replace(found[-1], more=more)
+        before = found[-1] if found else Said("", "")
+        if before.name and (before.name == name or (of_one and not name)):
+            rest = text[2:] if name else text
+            rest = f"{rest[:1].upper()}{rest[1:]}" if text.startswith(":") else rest
+            found[-1] = replace(before, more=(*before.more, rest))
         else:
             found.append(Said(name, text))
     return found

@@ -16,6 +16,18 @@ COUNTED = """plot => {
 }"""
 """How large a plot is, how many traces hold anything, and how much is drawn of them."""
 
+LEGENDS = """them => them.flatMap(figure => {
+  const box = name => figure.querySelector(name)?.getBoundingClientRect();
+  const legend = box(".infolayer .legend"), title = box(".g-xtitle text");
+  const graph = figure.querySelector(".js-plotly-plot");
+  if (!legend || !title || graph._fullLayout.legend.orientation !== "h") return [];
+  return [{
+    figure: figure.id, title: title.bottom, legend: legend.top, legend_end: legend.bottom,
+    end: box(".main-svg").bottom, axes: graph._fullLayout._size.h,
+  }];
+})"""
+"""Where the legends below plots are, the titles of the axes above them, and the axes' heights."""
+
 CONTRASTS = """them => {
   const parts = text => text.match(/[\\d.]+/g)?.map(Number);
   const light = ([r, g, b]) => {

@@ -177,3 +177,29 @@ def test_a_phone_scrolls_no_page_sideways(shown):
     shown.set_viewport_size(DESK)
     assert width <= 390
     assert max(plots) <= 390
+
+
+def test_what_is_wider_than_its_place_says_so_and_keeps_its_first_column(opened, by_hand):
+    with opened(by_hand, viewport={"width": 390, "height": 800}) as (page, _):
+        place = page.locator("#lead .scroll")
+        place.scroll_into_view_if_needed()
+        page.wait_for_selector("#lead .scroll[data-more='right']")
+        first = place.locator("tbody th").first
+        before = first.bounding_box()["x"]
+        place.evaluate("it => { it.scrollLeft = 60 }")
+        page.wait_for_selector("#lead .scroll[data-more~='left']")
+        assert first.bounding_box()["x"] == before
+        page.set_viewport_size({"width": 1600, "height": 800})
+        page.wait_for_selector("#lead .scroll[data-more='']")
+
+
+def test_a_phone_shows_the_numbers_of_the_lineage(opened, by_hand):
+    with opened(by_hand, viewport={"width": 390, "height": 800}) as (page, _):
+        assert not page.locator("#lineage .wide").is_visible()
+        values = page.locator("#lineage .narrow .value .main")
+        ends = values.evaluate_all("them => them.map(it => it.getBoundingClientRect().right)")
+        assert ends
+        assert max(ends) <= 390
+        page.set_viewport_size(DESK)
+        assert page.locator("#lineage .wide").is_visible()
+        assert not page.locator("#lineage .narrow").first.is_visible()

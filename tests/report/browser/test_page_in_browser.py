@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import TimeoutError
 
 from tests.documents import HOSTILE
-from tests.report.browser.in_page import COUNTED, KEYS, ROWLESS, SORTED
+from tests.report.browser.in_page import COUNTED, KEYS, LEGENDS, ROWLESS, SORTED
 from tests.report.swept import ENDS, OWN, TEMPLATE
 
 LARGEST = 6_000_000
@@ -83,6 +83,22 @@ def test_every_view_of_a_figure_is_drawn(shown):
     for index in [*range(menu.locator("option").count()), 0]:
         menu.select_option(index=index)
         assert assert_drawn(figures.first)
+
+
+def test_a_legend_lies_below_the_title_of_its_axis(shown):
+    found = shown.locator("figure.figure").evaluate_all(LEGENDS)
+    assert len(found) > 3
+    assert all(it["title"] <= it["legend"] for it in found), found
+    assert all(it["legend_end"] <= it["end"] + 1 and it["axes"] > 200 for it in found), found
+
+
+def test_the_caption_is_that_of_the_alternative(shown):
+    figure = shown.locator("figure.figure:has(select.choice)").first
+    menu, caption = figure.locator("select.choice"), figure.locator("figcaption")
+    menu.select_option(index=1)
+    figure.evaluate("it => { it.querySelector('figcaption').textContent = 'stale' }")
+    menu.select_option(index=0)
+    assert len(caption.inner_text()) > 40
 
 
 def hovered(page, figure, marks):
@@ -192,6 +208,22 @@ def test_a_table_sorts_by_click_and_by_keyboard(shown):
     assert head.get_attribute("aria-sort") == "descending"
     assert_sorted(table.locator("tbody").evaluate(KEYS, 2), "descending", "keyboard")
     assert table.locator("tbody").inner_text() != before
+
+
+def test_texts_sort_by_the_numbers_in_them(opened, by_hand):
+    given = ["step 10", "-0.5 [a]", "step 9", "0.25", "1.10.2", "1.9.0", "-2", "step-3", "0.125 x"]
+    with opened(by_hand) as (page, _):
+        sorted_texts = page.locator("#lead table.grid").evaluate(
+            """(table, texts) => {
+              table.tBodies[0].innerHTML = "";
+              for (const it of texts) table.tBodies[0].insertRow().insertCell().textContent = it;
+              table.querySelector("thead button").click();
+              return [...table.tBodies[0].rows].map(it => it.textContent);
+            }""",
+            given,
+        )
+    wanted = ["-2", "-0.5 [a]", "0.125 x", "0.25", "1.9.0", "1.10.2", "step 9", "step 10", "step-3"]
+    assert sorted_texts == wanted
 
 
 @pytest.mark.parametrize(
