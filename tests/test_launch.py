@@ -7,9 +7,9 @@ import sys
 
 import pandas as pd
 import pytest
+import wandb
 from typer.testing import CliRunner
 
-import wandb
 from olmo_stages import launch, results
 from olmo_stages.cli import app
 from olmo_stages.errors import StoreError
