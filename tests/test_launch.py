@@ -415,7 +415,7 @@ def test_the_runs_that_wait_for_upload_are_named_once(norms, monkeypatch):
     code, out, _ = norms("tracking=wandb")
     assert code == 0
     lines = [it for it in out.splitlines() if it.startswith("W&B, to upload: ")]
-    assert lines == ["W&B, to upload: wandb sync outputs/wandb"]
+    assert lines == ["W&B, to upload: wandb sync outputs/wandb/offline-run-*"]
     assert out.index(lines[0]) > out.index("sweep: outputs/sweeps/s")
 
 
