@@ -20,7 +20,7 @@ from olmo_stages.blocks import EMPTY, PER_ROW, TYPES, Block, of_table, once
 from olmo_stages.errors import ConfigError
 from olmo_stages.job_rows import of_across, of_folder, of_job
 from olmo_stages.provenance import now, versions
-from olmo_stages.statuses import read_statuses
+from olmo_stages.statuses import read_statuses, sweeps_below
 
 SCHEMA = 1
 """Version of the table: it rises when a column comes, goes or changes its meaning.
@@ -32,8 +32,6 @@ COLUMNS = ("kind", "state", "error", "sweep", *PER_ROW)
 """Names of the columns, in their order."""
 
 _MARK = "result.json"
-_MOST = 5
-_BELOW = ("*/jobs/*.json", "sweeps/*/jobs/*.json", "*/sweeps/*/jobs/*.json")
 _OURS = "olmo_stages."
 _REMEDY = "give the folder of a sweep (OUTPUTS/sweeps/NAME) or of a job's result"
 
@@ -200,8 +198,6 @@ def _nothing(path: Path) -> str:
     """What is wrong with a place, and what would do."""
     if not path.exists():
         return f"{path} does not exist; {_REMEDY}"
-    near = sorted({str(it.parent.parent) for below in _BELOW for it in path.glob(below)})
-    if not near:
-        return f"{path} holds no results; {_REMEDY}"
-    more = ", ..." if len(near) > _MOST else ""
-    return f"{path} is no sweep; give one or more of: {', '.join(near[:_MOST])}{more}"
+    if near := sweeps_below(path):
+        return f"{path} is no sweep; give one or more of: {near}"
+    return f"{path} holds no results; {_REMEDY}"

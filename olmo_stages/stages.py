@@ -209,21 +209,6 @@ def releases(size: str | None = None) -> tuple[Release, ...]:
     )
 
 
-def default_format(stage: Stage) -> str | None:
-    """The prompt format that a stage is made for.
-
-    Returns:
-        One of `FORMATS`; that of the nearest stage before it for a checkpoint of the user's own;
-        None where nothing is told.
-    """
-    specs = catalogue()
-    for each in reversed(stage.lineage()):
-        spec = specs.get(each.name, {"sources": {}})
-        if each.source == spec["sources"].get(each.size) and spec.get("format"):
-            return spec["format"]
-    return None
-
-
 def _spec(name: str) -> dict[str, Any]:
     stages = catalogue()
     if name not in stages:

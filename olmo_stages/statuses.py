@@ -23,6 +23,8 @@ State = Literal["running", "ok", "cached", "failed", "killed", "missing"]
 """`killed` and `missing` are found by `read_statuses`; a job writes the others itself."""
 
 _FOLDER = "jobs"
+_BELOW = ("*/jobs/*.json", "sweeps/*/jobs/*.json", "*/sweeps/*/jobs/*.json")
+_MOST = 5  # sweeps that a message names
 _ABOUT = ("stage", "reference", "size", "analysis", "data")
 _DAMAGED = "what it said of itself is damaged; run it again"
 
@@ -158,3 +160,9 @@ def _born(pid: int) -> str:
 
 def _natural(text: str) -> tuple[int, int, str]:
     return (0, int(text), "") if text.isdecimal() else (1, 0, text)
+
+
+def sweeps_below(path: Path) -> str:
+    """Name the first sweeps below a folder, for people; empty where there are none."""
+    near = sorted({str(it.parent.parent) for below in _BELOW for it in path.glob(below)})
+    return ", ".join(near[:_MOST]) + (", ..." if len(near) > _MOST else "")

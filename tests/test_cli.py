@@ -136,8 +136,8 @@ def of_sweep(job, name):
         ("nowhere", "nowhere does not exist; give the folder of a sweep, OUTPUTS/sweeps/NAME"),
         ("file", "file is a file; give the folder of a sweep"),
         ("empty", "empty holds no sweep; give OUTPUTS/sweeps/NAME"),
-        ("outputs", "outputs is no sweep; give one: outputs/sweeps/s"),
-        ("outputs/sweeps", "outputs/sweeps is no sweep; give one: outputs/sweeps/s"),
+        ("outputs", "outputs is no sweep; give one or more of: outputs/sweeps/s"),
+        ("outputs/sweeps", "outputs/sweeps is no sweep; give one or more of: outputs/sweeps/s"),
     ],
 )
 def test_a_report_of_what_is_no_sweep_is_one_line(shell, sweep, place, said):

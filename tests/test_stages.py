@@ -11,7 +11,6 @@ from olmo_stages.stages import (
     catalogue,
     conf_folder,
     custom,
-    default_format,
     lookup,
     release,
     releases,
@@ -229,21 +228,6 @@ def test_base_models_are_made_for_raw_text_and_post_trained_ones_for_chats():
     raw = {name for name, format in formats.items() if format == "raw"}
     assert raw == {name for name in formats if "base" in name or name.startswith("rl_zero")}
     assert set(formats.values()) == {"raw", "chat_fixed"} < set(FORMATS)
-
-
-def test_a_fine_tune_is_made_for_the_format_of_its_parent(tmp_path):
-    def mine(parent):
-        return custom(path=str(tmp_path), name=None, parent=parent, revision="main", size="7b")
-
-    assert default_format(lookup("base", "7b")) == "raw"
-    assert default_format(mine("think_sft")) == "chat_fixed"
-    assert default_format(mine("base")) == "raw"
-    assert default_format(mine(None)) is None
-
-
-def test_a_stage_of_the_users_own_that_has_a_released_name_keeps_no_format(tmp_path):
-    own = custom(path=str(tmp_path), name="base", parent=None, revision="main", size="7b")
-    assert default_format(own) is None
 
 
 @pytest.mark.parametrize(

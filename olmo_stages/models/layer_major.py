@@ -228,12 +228,13 @@ class _Pass:
     def _step(self, block: Block | None, layer: int, batch: _Batch, *, wanted: bool) -> None:
         device = self.skeleton.device
         ids, mask = padded(batch.items, device)
+        hidden = batch.hidden.to(device)
         found: Rows = {}
         out: list[torch.Tensor] = []
 
         def register(stack: ExitStack) -> None:
             if block is not None:
-                _put(stack, block.module, batch.hidden.to(device))
+                _put(stack, block.module, hidden)
             for capture in self.captures if wanted else ():
                 chosen = token_mask(batch.items, capture.position, ids.shape[1], device)
                 read = reader(found, Key(*capture, layer), chosen)
@@ -249,7 +250,7 @@ class _Pass:
                 on_output(stack, block.module, stop)
 
         # Only its shape counts once there are hidden states, which are put into the block.
-        given = {"input_ids": ids} if block is None else {"inputs_embeds": batch.hidden.to(device)}
+        given = {"input_ids": ids} if block is None else {"inputs_embeds": hidden}
         _run(self.skeleton.decoder, mask, register, given)
         for key, vectors in found.items():
             check_finite(key, batch.items, vectors)

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from olmo_stages.atomic import safe_name
 from olmo_stages.document import Study
 from olmo_stages.errors import ConfigError, StoreError
-from olmo_stages.statuses import read_statuses
+from olmo_stages.report.places import folder_of
+from olmo_stages.statuses import read_statuses, sweeps_below
 
 _MARK = "result.json"
-_MOST = 5
-_BELOW = ("*/jobs/*.json", "sweeps/*/jobs/*.json")
 
 
 @dataclass(frozen=True)
@@ -125,19 +123,6 @@ def sweeps_of(places: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def folder_of(sweeps: Sequence[Path]) -> Path:
-    """Return where the report of sweeps goes: into the one, or beside them all.
-
-    Returns:
-        SWEEP/report, or OUTPUTS/reports/NAME1+NAME2 of the first sweep's OUTPUTS.
-    """
-    first = sweeps[0].resolve()
-    if len(sweeps) == 1:
-        return sweeps[0] / "report"
-    names = "+".join(sweep.resolve().name for sweep in sweeps)
-    return first.parent.parent / "reports" / safe_name(names)
-
-
 def write(study: Study, sweeps: Sequence[Path], folder: Path, *, with_page: bool = True) -> Files:
     """Write the table, and the page.
 
@@ -207,11 +192,9 @@ def _no_sweep(place: Path) -> str:
         sweep = _sweep_of_job(place)
         which = "the folder of its sweep" if sweep is None else f"its sweep: {sweep}"
         return f"{place} is the result of one job; give {which}"
-    near = sorted({it.parent.parent for below in _BELOW for it in place.glob(below)})
-    if not near:
-        return f"{place} holds no sweep; give OUTPUTS/sweeps/NAME"
-    more = ", ..." if len(near) > _MOST else ""
-    return f"{place} is no sweep; give one: {', '.join(map(str, near[:_MOST]))}{more}"
+    if near := sweeps_below(place):
+        return f"{place} is no sweep; give one or more of: {near}"
+    return f"{place} holds no sweep; give OUTPUTS/sweeps/NAME"
 
 
 def _sweep_of_job(folder: Path) -> Path | None:

@@ -4,7 +4,6 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from olmo_stages.atomic import safe_name
 from olmo_stages.document import Study
 from olmo_stages.records import read_statuses
 from olmo_stages.report import across, sources
@@ -12,6 +11,7 @@ from olmo_stages.report.carried import Carried, Column, columns, lead
 from olmo_stages.report.findings import Compared, agreement, unfinished
 from olmo_stages.report.headlines import headline_findings, lead_of_all, noted
 from olmo_stages.report.parts import Part, parts
+from olmo_stages.report.places import folder_of_several
 from olmo_stages.report.pool import Pool, pool
 from olmo_stages.report.sections import section
 from olmo_stages.report.tree import Place, Tree, size_of, tree
@@ -29,7 +29,7 @@ def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
             OUTPUTS/reports/NAME1+NAME2 of the first one.
     """
     jobs = pool({sweep: read_statuses(sweep) for sweep in sweeps})
-    own = sweeps[0] if len(sweeps) == 1 else _folder(sweeps)
+    own = sweeps[0] if len(sweeps) == 1 else folder_of_several(sweeps)
     place = (folder or own) / across.FOLDER
     elsewhere = [sweep / across.FOLDER for sweep in sweeps]
     found = parts(across.together(jobs.groups, place, elsewhere), jobs)
@@ -61,11 +61,6 @@ def build(sweeps: Sequence[Path], folder: Path | None = None) -> Study:
         sweeps=tuple(map(str, sweeps)),
         assembled=tuple(str(part.whole.folder) for part in found if part.whole is not None),
     )
-
-
-def _folder(sweeps: Sequence[Path]) -> Path:
-    names = "+".join(sweep.resolve().name for sweep in sweeps)
-    return sweeps[0].resolve().parent.parent / "reports" / safe_name(names)
 
 
 def _twins(jobs: Pool) -> tuple[Twins, ...]:

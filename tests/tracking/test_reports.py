@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from olmo_stages import tracking
 from olmo_stages.document import Grid
 from olmo_stages.records import Job, mark_digest, read_mark, write
-from olmo_stages.tracking import Wandb, library, panels, reachability, reports
+from olmo_stages.tracking import Wandb, library, panels, reports
 from olmo_stages.tracking.run_layout import history, summary
 from olmo_stages.tracking.runsets import filters
 from olmo_stages.tracking.sent import sent_of
@@ -29,21 +28,6 @@ BASE = Stage("base", "tiny", "miniature")
 STAGES = [Stage(name, "tiny", "miniature", parent=BASE) for name in ("think_sft", "think_dpo")]
 GROUP = "a=b<c 'quoted\" sweep"
 """A group whose name the library's own expressions of filters would change."""
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    import wandb
-
-    wandb.teardown()  # its settings are read once a process
-    monkeypatch.setattr(reachability, "_failures", {})
-    monkeypatch.setattr(tracking, "_warned", set())
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("NETRC", raising=False)
-    yield
-    wandb.teardown()
 
 
 @pytest.fixture

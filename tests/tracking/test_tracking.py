@@ -24,21 +24,6 @@ SFT = Stage("think_sft", "tiny", "miniature", parent=BASE)
 CONFIG = {"seed": 0, "analysis": {"folds": 5}, "hub": {"token": "hf_from_the_config"}}
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    import wandb
-
-    wandb.teardown()  # its settings are read once a process
-    monkeypatch.setattr(reachability, "_failures", {})
-    monkeypatch.setattr(tracking, "_warned", set())
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("NETRC", raising=False)
-    yield
-    wandb.teardown()
-
-
 def result(value=0.75):
     rows = [
         Measurement("auroc", value + layer / 100, "think_sft", layer=layer, variant=variant)

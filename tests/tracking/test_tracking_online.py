@@ -9,9 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from olmo_stages import tracking
 from olmo_stages.records import Job, read, write
-from olmo_stages.tracking import Wandb, reachability
+from olmo_stages.tracking import Wandb
 from olmo_stages.types import Measurement, Result, Stage
 from tests.tracking.standin import Server
 
@@ -21,16 +20,8 @@ CONFIG = {"seed": 0, "hub": {"token": "hf_from_the_config"}}
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    import wandb
-
-    wandb.teardown()  # its settings are read once a process
-    monkeypatch.setattr(reachability, "_failures", {})
-    monkeypatch.setattr(tracking, "_warned", set())
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+def logged_in(_clean, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield
-    wandb.teardown()
 
 
 @pytest.fixture
