@@ -5,6 +5,7 @@ from typing import Any
 
 from olmo_stages.activations.request import Work
 from olmo_stages.errors import ConfigError
+from olmo_stages.looking import make
 from olmo_stages.models.compute import Compute
 
 
@@ -49,6 +50,7 @@ class HeldModel:
         return self.of(work)[0], self._new_budget(work)
 
     def _load(self, work: Work) -> None:
+        make(f"activations of {work.stage.label}")
         import torch
 
         from olmo_stages.models.loading import load

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.types import check_choice
@@ -87,6 +87,17 @@ class Compute:
                 "compute.device 'cuda': torch sees no GPU here; use compute.device=cpu"
             )
         return "cpu"
+
+    def on(self, device: str) -> "Compute":
+        """The same settings for a machine that is not this one, with nothing left to look up there.
+
+        Args:
+            device: `cuda` where that machine has a GPU, else `cpu`.
+        """
+        if self.dtype != "auto":
+            return self
+        has_gpu = device == "cuda" and self.device != "cpu"
+        return replace(self, dtype="bfloat16" if has_gpu else "float32")
 
     def resolve_quantisation(self) -> str:
         """Return the quantisation of the weights as the identity of activations spells it.
