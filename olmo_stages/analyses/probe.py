@@ -42,8 +42,10 @@ from olmo_stages.types import (
     Result,
     Site,
     Stage,
+    Wanted,
     check_choice,
     check_pooled,
+    wanted_by,
 )
 
 CHANGE = Change(
@@ -118,6 +120,16 @@ class Probe:
             raise ConfigError(
                 f"analysis.strengths={list(self.strengths)}: give one or more positive penalties"
             )
+
+    def reads(self, stage: Stage, reference: Stage | None, seed: int) -> tuple[Wanted, ...]:
+        """Both sides, and the baselines that are activations."""
+        untrained = replace(stage, random_init=seed) if self.random_init else None
+        place = self.site, self.position
+        return (
+            *wanted_by((stage, reference), *place, self.layers),
+            *wanted_by((stage,), *place, (EMBEDDING_LAYER,)),
+            *wanted_by((untrained,), *place, self.layers),
+        )
 
     def __call__(
         self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int
