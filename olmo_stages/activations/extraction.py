@@ -88,8 +88,9 @@ class Source:
         self.forward_passes: Counter[Stage] = Counter()
         self.ran_on: dict[str, dict[str, str]] = {}
         self.completed: Completed | None = None
+        self._responder: Responder | None = None
         if dataset.respond is not None:
-            responder = Responder(
+            self._responder = responder = Responder(
                 dataset,
                 dataset.respond.generation,
                 self._store,
@@ -190,6 +191,23 @@ class Source:
             ModelError: the checkpoint cannot be used.
         """
         return self._work(stage).identity
+
+    def work(self, stage: Stage) -> Work:
+        """What is known of a stage reading the data, without loading it.
+
+        Raises:
+            ConfigError: options that leave no token.
+            ModelError: the checkpoint cannot be used.
+        """
+        return self._work(stage)
+
+    def has_responses(self, stage: Stage) -> bool:
+        """Whether what a stage responds to the data is in the store, all of it.
+
+        Raises:
+            ModelError: the checkpoint cannot be used.
+        """
+        return self._responder is not None and self._responder.has(self._prompting(stage))
 
     def caveats(self, stage: Stage) -> tuple[str, ...]:
         """What a reader must know of a stage's checkpoint, one sentence each.
