@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
@@ -72,7 +72,7 @@ class Ready:
     reference: Stage | None
     dataset: Dataset
     source: Source
-    formats: Formats
+    formats: Formats = field(default_factory=Formats)
 
 
 @dataclass(frozen=True)
@@ -189,23 +189,25 @@ class Experiment:
             DataError: data that cannot be used.
             ModelError: a checkpoint that cannot be used.
         """
-        reference = self.reference_stage()
-        cache = cache_folder(self.cache)
-        _check_family(self.model, reference, cache)
-        dataset = self.load()
-        _check_labels(self.analysis, dataset)
-        completion = self.completion(dataset, reference)
-        source = Source(dataset, self.compute, cache, completion=completion)
-        return Ready(reference, dataset, source, source.check_formats(self.model, reference))
+        _check_family(self.model, self.reference_stage(), cache_folder(self.cache))
+        given = self.given()
+        return replace(given, formats=given.source.check_formats(self.model, given.reference))
 
-    def load(self) -> Dataset:
-        """The examples, in the words that the stage knows.
+    def given(self) -> "Ready":
+        """The same without a look at the checkpoints.
 
         Raises:
-            ConfigError: options of the data that do not fit together.
+            ConfigError: options that do not fit together.
             DataError: data that cannot be used.
         """
-        return self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
+        reference = self.reference_stage()
+        dataset = self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
+        _check_labels(self.analysis, dataset)
+        completion = self.completion(dataset, reference)
+        cache = cache_folder(self.cache)
+        return Ready(
+            reference, dataset, Source(dataset, self.compute, cache, completion=completion)
+        )
 
     def job(self, ready: "Ready") -> Job:
         """What the job is, and so where its result lies; responses are written for it if need be.

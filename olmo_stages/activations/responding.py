@@ -74,9 +74,18 @@ class Responder:
         entry.touch()
         return written.read(entry)
 
-    def has(self, work: Work) -> bool:
-        """Whether all that a stage writes is in the store."""
-        return read_entry(self._shards(work).folder) is not None
+    def key(self, work: Work) -> str:
+        """What identifies that which a stage writes."""
+        return self._shards(work).identity.key
+
+    def found(self, work: Work) -> dict[str, Response] | None:
+        """What a stage wrote, if it did; nothing is written now.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
+        entry = read_entry(self._shards(work).folder)
+        return None if entry is None else written.read(entry)
 
     def _shards(self, work: Work) -> Shards:
         ends = ends_of_text(work.checkpoint.path)
