@@ -84,6 +84,39 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
         return done.stdout
 
+    def wait_for(self, *jobs: str, timeout_s: float = 60) -> None:
+        """Wait until jobs have left the queue.
+
+        Raises:
+            AssertionError: they do not.
+        """
+        end = time.monotonic() + timeout_s
+        while left := self.ask("squeue", "-h", "-r", "-j", ",".join(jobs)):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
+
+    def accounted(self, *jobs: str, timeout_s: float = 20) -> dict[str, str]:
+        """What the accounting says of jobs that have ended, which it does with a delay.
+
+        Args:
+            jobs: ids; of an array, all its elements.
+            timeout_s: longest delay.
+
+        Returns:
+            State by id.
+
+        Raises:
+            AssertionError: of some it never says that they ended.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            lines = self.ask("sacct", "-n", "-P", "-X", "-o", "JobID,State", "-j", ",".join(jobs))
+            found = dict(line.split("|") for line in lines.splitlines())
+            if found and not {"PENDING", "RUNNING", "REQUEUED"} & set(found.values()):
+                return {job: state.split()[0] for job, state in found.items()}
+            assert time.monotonic() < end, lines
+            time.sleep(0.2)
+
     def logs(self) -> str:
         """The end of each daemon's log."""
         files = sorted((self.root / "log").glob("*.log"))

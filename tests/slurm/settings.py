@@ -14,6 +14,9 @@ PROGRAMS = (
     *("munged", "slurmctld", "slurmd", "slurmdbd", "mariadb", "mariadbd", "mariadb-install-db"),
     *("sbatch", "squeue", "scancel", "scontrol", "sacct", "sacctmgr", "sinfo", "srun", "munge"),
 )
+SYSTEM = "/usr/sbin:/sbin"
+"""Where daemons are, which is not on everybody's PATH."""
+
 NODES = ("n1", "n2")
 CPUS, GPUS, MEMORY_MB = 4, 2, 8000
 
@@ -96,7 +99,7 @@ def unavailable() -> str | None:
 def environment(root: Path | None = None) -> dict[str, str]:
     """What finds Slurm's programs, and of a cluster its configuration and database."""
     found = {key: it for key, it in os.environ.items() if not key.startswith("SLURM_")}
-    found["PATH"] = f"{found.get('PATH', '')}:/usr/sbin:/sbin"
+    found["PATH"] = f"{found.get('PATH', '')}:{SYSTEM}"
     found["LC_ALL"] = "C"
     if root is not None:
         found["SLURM_CONF"] = f"{root}/slurm.conf"
