@@ -23,6 +23,7 @@ NOTICE_S = 60.0
 """Seconds a unit may go on after SIGUSR2, which comes ahead of a time limit."""
 
 _AGAIN_S = 1.0
+_TWICE_S = 3.0  # within it the same signal is the same notice, which Slurm delivers twice
 _DEEPEST = 100  # exceptions in a chain, which may be a ring
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
@@ -58,6 +59,7 @@ class Listener:
     _unit_grace_s: float | None = None
     _last: float = 0.0
     _deadline: float = float("inf")
+    _is_noting: bool = False
     _is_over: bool = False
 
     @property
@@ -108,14 +110,15 @@ class Listener:
         Raises:
             Stopped: if so.
         """
-        waits = self._is_over or (self._depth > 0 and time.monotonic() < self._deadline)
+        in_unit = self._depth > 0 and time.monotonic() < self._deadline
+        waits = in_unit or self._is_noting or self._is_over
         if self.heard and not waits and not _is_unwinding():
             raise Stopped(self.answers)
 
     def _note(self, heard: signal.Signals) -> None:
         now, first = time.monotonic(), not self.heard
-        # Slurm may deliver one notice twice; a person who sends another does not want to wait.
-        insists = heard in self.heard and now - self._last > _AGAIN_S
+        # A person who sends another does not want to wait.
+        insists = heard in self.heard and now - self._last > _TWICE_S
         grace = self.grace_s[heard] if self._unit_grace_s is None else self._unit_grace_s
         self._deadline = now if insists else min(self._deadline, now + grace)
         self._last = now
@@ -124,8 +127,12 @@ class Listener:
             # Ends the grace, and tells again should a library have swallowed the exception.
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
         if first:
-            with suppress(OSError):
-                self.on_signal()
+            self._is_noting = True
+            try:
+                with suppress(OSError):
+                    self.on_signal()
+            finally:
+                self._is_noting = False
 
 
 _listeners: list[Listener] = []

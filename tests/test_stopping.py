@@ -25,6 +25,7 @@ class Ended:
 def _run(body: str, *signals: tuple[float, signal.Signals], before: str = "") -> Ended:
     """Run a program, send it signals, each so many seconds after the last; `ready` starts it."""
     code = "import os, signal, sys, time\nfrom olmo_stages import stopping\n"
+    code += "stopping._AGAIN_S, stopping._TWICE_S = 0.1, 0.5\n"
     code += textwrap.dedent(before) + "\n" + textwrap.dedent(body)
     program = subprocess.Popen(
         [sys.executable, "-uc", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -100,7 +101,7 @@ def test_a_unit_may_ask_for_a_grace_of_its_own_and_the_outermost_counts() -> Non
         with stopping.listening(grace_s=0.0):
             with stopping.unit(grace_s=25.0), stopping.unit(grace_s=0.0):
                 print("ready")
-                time.sleep(1.5)
+                time.sleep(0.4)
                 print("finished")
             print("went on")
         """,
@@ -114,7 +115,7 @@ def test_ahead_of_a_time_limit_there_is_more_time() -> None:
         with stopping.listening(grace_s=0.0, notice_s=25.0):
             with stopping.unit():
                 print("ready")
-                time.sleep(1.5)
+                time.sleep(0.4)
                 print("finished")
         """
     assert _run(body, (0, USR2)).said == "finished\n"
@@ -141,10 +142,10 @@ def test_a_signal_that_is_sent_again_ends_the_unit() -> None:
         with stopping.listening():
             with stopping.unit():
                 print("ready")
-                time.sleep(3)
+                time.sleep(1)
                 print("finished")
         """
-    assert _run(body, (0, TERM), (1.3, TERM)).said == ""
+    assert _run(body, (0, TERM), (0.6, TERM)).said == ""
     # Delivered twice, as Slurm may, it is the same notice.
     assert _run(body, (0, TERM), (0.2, TERM)).said == "finished\n"
 
@@ -158,7 +159,7 @@ def test_cleaning_up_is_not_disturbed() -> None:
             try:
                 yield
             finally:
-                time.sleep(2.5)
+                time.sleep(0.8)
                 print("released")
         with stopping.listening():
             try:
@@ -166,13 +167,13 @@ def test_cleaning_up_is_not_disturbed() -> None:
                     print("ready")
                     time.sleep(20)
             except SystemExit:
-                time.sleep(1.2)
+                time.sleep(0.4)
                 print("noted")
                 raise
         """,
         (0, TERM),
         (0.3, TERM),
-        (1.5, USR2),
+        (0.6, USR2),
     )
     assert (ended.code, ended.said) == (140, "released\nnoted\n")
 
@@ -230,6 +231,22 @@ def test_it_is_noted_when_heard_even_if_the_job_gets_no_further() -> None:
         (0.3, signal.SIGKILL),
     )
     assert (ended.code, ended.said) == (-signal.SIGKILL, "noted\n")
+
+
+def test_what_is_noted_is_not_disturbed_by_the_next_signal() -> None:
+    ended = _run(
+        """
+        def note():
+            time.sleep(0.5)
+            print("noted")
+        with stopping.listening(note):
+            print("ready")
+            time.sleep(20)
+        """,
+        (0, TERM),
+        (0.3, TERM),
+    )
+    assert (ended.code, ended.said) == (143, "noted\n")
 
 
 def test_whoever_handled_the_notice_before_is_told_last_and_may_end_the_process() -> None:
