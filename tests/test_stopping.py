@@ -15,7 +15,6 @@ import pytest
 from olmo_stages import stopping
 from olmo_stages.stopping import Stopped, listening, unit
 
-
 # By its file: the package's own start takes longer than all that is tested here.
 _BEGIN = f"""
 import importlib.util, os, signal, sys, time
@@ -217,12 +216,12 @@ def test_a_job_that_fails_after_the_signal_was_stopped() -> None:
                     time.sleep(0.5)
                     raise ValueError("the other half of a broken import")
             except ValueError:
-                print("caught")
+                pass
         print("went on")
         """,
         (0, TERM),
     )
-    assert (ended.code, ended.said) == (143, "caught\n")
+    assert (ended.code, ended.said) == (143, "")
 
 
 def test_it_is_noted_when_heard_even_if_the_job_gets_no_further() -> None:
