@@ -53,7 +53,7 @@ class HeldModel:
         make(f"activations of {work.stage.label}")
         import torch
 
-        from olmo_stages.models.loading import load
+        from olmo_stages.models.loading import load, places
 
         # Before the next one is loaded, so that two are never in memory.
         self.loaded = None
@@ -62,14 +62,15 @@ class HeldModel:
             torch.cuda.empty_cache()
         if self._compute.threads is not None:
             torch.set_num_threads(self._compute.threads)
-        self.loaded = load(
-            work.stage,
-            work.checkpoint,
-            dtype=work.identity.dtype,
-            device=self._compute.resolve_device(),
-            quantisation=self._compute.quantisation,
-            device_map=self._compute.device_map,
-        )
+        where = {
+            "dtype": work.identity.dtype,
+            "device": self._compute.resolve_device(),
+            "quantisation": self._compute.quantisation,
+        }
+        device_map = self._compute.device_map
+        if device_map is None:
+            device_map = places(work.stage, work.checkpoint, say=say, **where)
+        self.loaded = load(work.stage, work.checkpoint, device_map=device_map, **where)
 
     def _new_budget(self, work: Work) -> Any:  # noqa: ANN401 (a TokenBudget, likewise)
         from olmo_stages.models.memory import TokenBudget

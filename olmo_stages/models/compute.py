@@ -28,8 +28,8 @@ class Compute:
         token_budget: tokens in one batch, padding included; a longer example is a batch alone.
         threads: CPU threads of torch; None = torch's own choice.
         quantisation: of the weights: `none`, `int8` or `int4`, by bitsandbytes.
-        device_map: `auto` = accelerate spreads the model over all GPUs and the CPU; None = the
-            model lies on one device.
+        device_map: None = the model lies on one device or, where one GPU does not hold its
+            weights, on as few as do; `auto` = accelerate spreads it over all GPUs and the CPU.
         streamed: read the weights block by block, once, with all batches passing through each;
             for models that do not fit into memory. Changes no number.
     """
