@@ -81,6 +81,22 @@ class Bench:
             "COLUMNS": "200",
         }
 
+    def put(self, *names: str) -> None:
+        """Hold up analyses of stages (`hold-STAGE`), or make them fail (`fail-STAGE`)."""
+        self.observed.mkdir(exist_ok=True)
+        for name in names:
+            (self.observed / name).touch()
+
+    def take(self, *names: str) -> None:
+        """Let them go on, and be well."""
+        for name in names:
+            (self.observed / name).unlink()
+
+    def pace(self, seconds: float) -> None:
+        """Make each shard take at least so long."""
+        self.put("pace")
+        (self.observed / "pace").write_text(str(seconds))
+
     def done(self, what: str) -> list[dict]:
         """What jobs noted of one kind: `shard` (computed and written) or `analysis` (begun)."""
         with contextlib.suppress(FileNotFoundError):
@@ -91,6 +107,10 @@ class Bench:
     def shards(self) -> list[tuple[str, int]]:
         """Entry and number of each shard that was computed, once for each time it was."""
         return [(it["entry"], it["part"]) for it in self.done("shard")]
+
+    def analysing(self) -> set[str]:
+        """Stages whose analysis has begun."""
+        return {it["stage"] for it in self.done("analysis")}
 
     @property
     def sweep(self) -> Path:
@@ -103,8 +123,22 @@ class Bench:
 
     def results(self) -> list[str]:
         """Stages that there are results of."""
-        found = (self.folder / "outputs").glob("*/*/*/result.json")
-        return sorted(it.parent.parent.name.partition(".")[0] for it in found)
+        return sorted(it.parent.name.partition(".")[0] for it in self.result_folders())
+
+    def result_folders(self) -> list[Path]:
+        """Folders of the results."""
+        return sorted(it.parent for it in (self.folder / "outputs").glob("*/*/*/result.json"))
+
+    def accounted(self) -> list[dict[str, str]]:
+        """Every start of every job that was submitted from here, as accounting knows it so far."""
+        names = ("JobID", "State", "Start", "End", "NodeList", "Partition", "WorkDir")
+        shown = self.cluster.ask("sacct", "-a", "-n", "-P", "-X", "-D", "-o", ",".join(names))
+        rows = [dict(zip(names, line.split("|"), strict=True)) for line in shown.splitlines()]
+        return [it for it in rows if it["WorkDir"] == str(self.folder)]
+
+    def submitted(self) -> set[str]:
+        """Ids of all jobs that were ever submitted from here."""
+        return {it["JobID"] for it in self.accounted()}
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
         """Wait until something holds; all there is to see where it never does."""
@@ -143,7 +177,7 @@ class Launch:
 
     def __init__(self, bench: Bench, command: list[str] | str, place: Path) -> None:
         self.command = command if isinstance(command, str) else shlex.join(command)
-        self._bench = bench
+        self.bench = bench
         self._files = place.with_suffix(".out"), place.with_suffix(".err")
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
             self._process = subprocess.Popen(
@@ -181,7 +215,7 @@ class Launch:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            told = self._bench.told()
+            told = self.bench.told()
             self.kill()
             raise AssertionError(f"runs for more than {seconds:.0f} s\n{told}") from None
         return self

@@ -1,5 +1,6 @@
 """One cluster for all tests here, and for each a folder and a cache of its own."""
 
+import json
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.settings import unavailable
 
 STAGES = ("base", "think_sft", "think_dpo", "think_rlvr", "instruct_sft")
+N_SHARDS = 12
 
 
 def pytest_collection_modifyitems(items):
@@ -49,6 +51,54 @@ def family(tmp_path_factory):
         folder.mkdir(parents=True)
         save_checkpoint(new_model(RECIPE.architecture, seed), folder, chat=chats(stage))
     return cache
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """Options of a data set of twelve shards."""
+    from olmo_stages.activations.store import SHARD_EXAMPLES
+    from olmo_stages.miniature.world import vocabulary
+
+    words = [it for it in vocabulary() if it.isalpha()][:100]
+    path = tmp_path_factory.mktemp("data") / "texts.jsonl"
+    rows = [
+        {"id": f"t{i}", "text": f"{words[i % 100]} {words[i // 100]} {words[i * 7 % 100]}"}
+        for i in range(N_SHARDS * SHARD_EXAMPLES)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return ["data=file", f"data.path={path}", "data.unlabelled=true"]
+
+
+@pytest.fixture(scope="session")
+def timed(cluster, family, texts, tmp_path_factory):
+    """A launch of one job that needs longer than its time limit, which is a minute at least."""
+    bench = Bench.at(tmp_path_factory.mktemp("timed"), cluster, family)
+    bench.pace(5.0)
+    yield bench.launch(
+        *("model=think_sft", *texts, "tracking=wandb", "hydra.launcher.partition=apart"),
+        *("hydra.launcher.time=1m", "hydra.launcher.signal_delay_s=15"),
+    )
+    bench.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_with_what_takes_longest(request):
+    if any("timed" in item.fixturenames for item in request.session.items):
+        request.getfixturevalue("timed")
+
+
+@pytest.fixture(scope="module")
+def benches(cluster, family, tmp_path_factory):
+    """Makes places by name, for what several tests of a module look at."""
+    made = []
+
+    def make(name):
+        made.append(Bench.at(tmp_path_factory.mktemp(name), cluster, family))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ class _Daemons:
         self._run("slurmctld", "-D")
         for node in NODES:
             self._run("slurmd", "-D", "-N", node, called=f"slurmd.{node}")
-        up = f'[ "$(sinfo -h -N -p main -t idle -o %N | wc -l)" = {len(NODES)} ]'
+        up = f'[ "$(sinfo -h -N -t idle -o %N | sort -u | wc -l)" = {len(NODES)} ]'
         self._await("slurmctld", ["sh", "-c", up])
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
-"""What the daemons of a test cluster are told: two virtual nodes with fake GPUs, two partitions.
+"""What the daemons of a test cluster are told: virtual nodes with fake GPUs, and three partitions.
 
-`low` is preempted by `main`. Nothing of it lies in /etc: `SLURM_CONF` leads there.
+`main` and `low`, which `main` preempts, share two nodes; `apart` has one that nothing disturbs.
+Nothing lies in /etc: `SLURM_CONF` leads to the settings.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ PROGRAMS = (
 SYSTEM = "/usr/sbin:/sbin"
 """Where daemons are, which is not on everybody's PATH."""
 
-NODES = ("n1", "n2")
+NODES = ("n1", "n2", "n3")
 CPUS, GPUS, MEMORY_MB = 4, 2, 8000
 
 # How long a requeued job waits before it starts again is bound to how long credentials are valid.
@@ -61,8 +62,9 @@ AccountingStoragePass={root}/munge.sock
 AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
-PartitionName=low Nodes=ALL MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=0
+PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
+PartitionName=apart Nodes=n3 MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
+PartitionName=low Nodes=n[1-2] MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=0
 """
 _NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 "

@@ -1,8 +1,9 @@
 """An analysis as a user might bring it, which also tells tests what is computed, where and when.
 
 Tests and jobs, which may be on another node, meet in the folder OBSERVED: files `hold-STAGE` and
-`fail-STAGE` there hold an analysis up or make it fail, `pace` says how long each shard takes, and
-everything that was done is a line of `log`.
+`fail-STAGE` there hold an analysis up or make it fail, `hold-run` holds a job up whose run of W&B
+is made but not noted yet, `pace` says how long each shard takes, and everything that was done is a
+line of `log`.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from olmo_stages.activations.entry import Writer
+from olmo_stages.tracking import Wandb
 from olmo_stages.types import Measurement, Position, Result, Site
 
 _FOLDER = Path(os.environ["OBSERVED"])
@@ -36,6 +38,11 @@ def _pace() -> float:
         return 0.0
 
 
+def _wait(what: str) -> None:
+    while (_FOLDER / f"hold-{what}").exists():
+        time.sleep(0.05)
+
+
 _add = Writer.add
 
 
@@ -47,6 +54,17 @@ def _add_slowly(self: Writer, part: int, *rest: object) -> str:
 
 
 Writer.add = _add_slowly
+_send = Wandb._send
+
+
+def _send_and_hold(self: Wandb, copy):
+    sent = _send(self, copy)
+    note("run", run=copy.job.run_id)
+    _wait("run")
+    return sent
+
+
+Wandb._send = _send_and_hold
 
 
 @dataclass(frozen=True)
@@ -65,8 +83,7 @@ class Observed:
         del reference, seed
         found = activations(stage, site=self.site, position=self.position, layers=self.layers)
         note("analysis", stage=stage.label)
-        while (_FOLDER / f"hold-{stage.label}").exists():
-            time.sleep(0.05)
+        _wait(stage.label)
         if (_FOLDER / f"fail-{stage.label}").exists():
             raise ValueError(f"{stage.label} was to fail")
         lengths = np.linalg.norm(found.values, axis=2).mean(1)
