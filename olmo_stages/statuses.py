@@ -77,10 +77,21 @@ def write_status(sweep_dir: Path, status: Status) -> Path:
         slurm=status.slurm or own_job(),
     )
     writer = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
-    path = sweep_dir / _FOLDER / f"{safe_name(status.job)}.json"
+    path = status_path(sweep_dir, status.job)
     content = {**asdict(clean), "headline": stored(clean.headline), "writer": writer}
     write_file(path, json.dumps(content).encode())
     return path
+
+
+def status_path(sweep_dir: Path, job: str) -> Path:
+    """The file of a job's status."""
+    return sweep_dir / _FOLDER / f"{safe_name(job)}.json"
+
+
+def said(sweep_dir: Path, job: str) -> Status | None:
+    """What was last written of a job, whatever became of it since; None if nothing was."""
+    found = _read(status_path(sweep_dir, job), ended=False)
+    return found.status if isinstance(found, _Said) else None
 
 
 def read_statuses(
