@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from olmo_stages import miniature
+from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.experiment import Experiment
 from olmo_stages.miniature.world import vocabulary
@@ -30,11 +31,15 @@ LOADING = 1.15
 CHARACTERS_PER_TOKEN = 4
 FLOPS = {"cuda": 100e12, "cpu": 0.2e12}
 READ_BYTES = 1e9
+GPU_GB = (16, 24, 40, 48, 80)
 ASSUMPTIONS = (
     f"peak memory = {LOADING} x weights + hidden states of a batch of compute.token_budget tokens; "
     "with compute=streamed two blocks, or the embeddings, in place of the weights, and hidden "
     "states of all tokens, which may go to disk",
     "download = released weights as bfloat16 (twice that where a repository holds float32)",
+    f"GPUs = the smallest of {', '.join(map(str, GPU_GB))} GB that hold the peak, of each so many "
+    "billion bytes; several (compute.device_map=auto) share the weights, and each has room for all "
+    "hidden states",
     f"tokens = characters of the data / {CHARACTERS_PER_TOKEN}; what data.respond writes is not "
     "counted, neither its tokens nor the time to write them",
     "store = one site and one position that gives one row an example, all layers and embeddings",
@@ -67,6 +72,8 @@ class Needs:
         store_bytes: of the activations.
         device: `cuda` or `cpu`, where the pass would run here.
         seconds: of loading and the forward pass on that device.
+        gpus: the smallest GPUs that hold it, as `NUMBER x GIGABYTES GB`: one, and several with
+            compute.device_map=auto; none where eight do not.
     """
 
     stage: str
@@ -82,6 +89,7 @@ class Needs:
     store_bytes: int
     device: str
     seconds: float
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,22 +117,41 @@ def plan(experiments: Iterable[Experiment]) -> tuple[Needs, ...]:
     for experiment in experiments:
         model, compute = experiment.model, experiment.compute
         data = experiment.data.load(miniature=any(map(is_miniature, model.lineage())))
-        texts = [
-            [it.text] if it.messages is None else [turn.content for turn in it.messages]
-            for it in data.examples
-        ]
-        n_tokens = sum(
-            -(-len(text) // CHARACTERS_PER_TOKEN) for parts in texts for text in parts if text
-        )
+        n_examples, n_tokens = data.n_examples, tokens(data)
         for stage in (model, experiment.reference_stage()):
             if stage is not None:
-                needs = _needs(stage, compute, len(texts), n_tokens)
-                found.setdefault((stage.source, stage.label), needs)
+                one = needs(stage, compute, n_examples, n_tokens)
+                found.setdefault((stage.source, stage.label), one)
     return tuple(found.values())
 
 
-def _needs(stage: Stage, compute: Compute, n_examples: int, n_tokens: int) -> Needs:
-    model, dtype, device = _model(stage), compute.resolve_dtype(), compute.resolve_device()
+def tokens(data: Dataset) -> int:
+    """About how many tokens the examples of a data set have together."""
+    texts = [
+        [it.text] if it.messages is None else [turn.content for turn in it.messages]
+        for it in data.examples
+    ]
+    return sum(-(-len(text) // CHARACTERS_PER_TOKEN) for parts in texts for text in parts if text)
+
+
+def needs(
+    stage: Stage, compute: Compute, n_examples: int, n_tokens: int, device: str | None = None
+) -> Needs:
+    """What one forward pass of a stage needs.
+
+    Args:
+        stage: the stage.
+        compute: where and how it runs.
+        n_examples: of the data set.
+        n_tokens: of the data set.
+        device: of the machine that it would run on, `cuda` or `cpu`; None = this one.
+
+    Raises:
+        ConfigError: its shape is not known without a download.
+        ModelError: a directory that holds no checkpoint.
+    """
+    device = device or compute.resolve_device()
+    model, dtype = _model(stage), compute.on(device).resolve_dtype()
     widths, n_layers = model.widths, model.n_layers
     weight_bytes = _weight_bytes(model, dtype, compute.quantisation)
     # Residual stream with its copies, the MLP's three products, queries, keys and values.
@@ -151,7 +178,26 @@ def _needs(stage: Stage, compute: Compute, n_examples: int, n_tokens: int) -> Ne
         store_bytes=n_examples * (n_layers + 1) * widths.d_model * _BYTES[dtype],
         device=device,
         seconds=weight_bytes / READ_BYTES + operations / FLOPS[device],
+        gpus=_gpus(round(LOADING * held), hidden, spread=not compute.streamed),
     )
+
+
+def _gpus(held: int, hidden: int, *, spread: bool) -> tuple[str, ...]:
+    """The smallest GPU that holds a model, and the smallest of which several do.
+
+    Args:
+        held: bytes of weights.
+        hidden: bytes of hidden states, which each GPU must have room for.
+        spread: whether the model can be spread over several.
+    """
+    one = [(1, size) for size in GPU_GB if held + hidden <= size * 1e9]
+    several = [
+        (n, size)
+        for n in ((2, 4, 8) if spread else ())
+        for size in GPU_GB
+        if held / n + hidden <= size * 1e9 and (not one or size < one[0][1])
+    ]
+    return tuple(f"{n} x {size} GB" for n, size in (*one[:1], *several[:1]))
 
 
 def _weight_bytes(model: _Model, dtype: str, quantisation: str) -> int:
@@ -276,6 +322,7 @@ def show(needs: Sequence[Needs], console: Console | None = None) -> None:
     table.add_column("stage", overflow="fold")
     for name in ("parameters", "as", "weights", "peak memory", "download", "store", "time"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("GPUs", overflow="fold")
     for it in needs:
         table.add_row(
             Text(f"{it.stage} {it.size}"),
@@ -286,6 +333,7 @@ def show(needs: Sequence[Needs], console: Console | None = None) -> None:
             _size(it.download_bytes) if it.download_bytes else "-",
             _size(it.store_bytes),
             f"{_duration(it.seconds)} ({it.device})",
+            " or ".join(it.gpus) or "-",
         )
     console.print(table)
     if needs:

@@ -228,3 +228,28 @@ def test_streamed_weights_need_two_blocks_of_memory_and_the_hidden_states_of_all
     hidden = of_a_batch + 2 * 4096 * streamed.tokens
     assert streamed.weight_bytes == whole.weight_bytes
     assert streamed.peak_bytes == round(plan.LOADING * max(two_blocks, embeddings)) + hidden
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus"),
+    [
+        (["size=7b"], ("1 x 24 GB", "2 x 16 GB")),
+        (["size=32b"], ("1 x 80 GB", "2 x 40 GB")),
+        (["size=32b", "compute=int8"], ("1 x 48 GB", "2 x 24 GB")),
+        (["size=32b", "compute.dtype=float32"], ("2 x 80 GB",)),  # no single one
+        (["size=32b", "compute=streamed"], ("1 x 16 GB",)),  # which no map spreads
+        (["size=tiny"], ("1 x 16 GB",)),
+    ],
+    ids=lambda it: " ".join(it),
+)
+def test_how_many_gpus_hold_a_stage(words, gpus):
+    (found,) = needs("model=base", "reference=none", "compute.dtype=bfloat16", *words)
+    assert found.gpus == gpus
+
+
+def test_what_another_machine_needs_is_told_here():
+    (job,) = compose(["tracking=none", "model=base", "size=7b"])
+    on_gpu, on_cpu = (plan.needs(job.model, job.compute, 10, 1000, it) for it in ("cuda", "cpu"))
+    assert (on_gpu.weights, on_cpu.weights) == ("bfloat16", "float32")
+    assert (on_gpu.device, on_cpu.device) == ("cuda", "cpu")
+    assert on_gpu.seconds < on_cpu.seconds
