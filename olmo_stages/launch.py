@@ -9,13 +9,10 @@ import contextlib
 import os
 import shlex
 import sys
-import time
-import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -23,35 +20,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from olmo_stages import command
 from olmo_stages.errors import ConfigError, StoreError
-from olmo_stages.launching.asked import asked_for, config_roots, named, note
-from olmo_stages.launching.ending import finish
+from olmo_stages.launching import current
+from olmo_stages.launching.asked import asked_for, note
+from olmo_stages.launching.child import Told
+from olmo_stages.launching.ending import DONE, finish
 from olmo_stages.launching.explanation import KNOWN, explain, is_request
+from olmo_stages.launching.job import Attempt
 from olmo_stages.launching.screen import say
-from olmo_stages.stages import conf_folder, searching
-from olmo_stages.statuses import Status, write_status
+from olmo_stages.stages import conf_folder
+from olmo_stages.stopping import Stopped
 
 # Before anything imports torch: its threads spin while they wait, and with more threads than cores
 # (a sweep of several processes, a shared machine) that makes each up to thirty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-
-@dataclass
-class _Launch:
-    """What the launching process remembers of what it launched."""
-
-    arguments: Sequence[str] = ()
-    sweep: Path | None = None
-    jobs: Collection[str] = ()
-    expected: Path | None = None
-    report: bool = False
-    error: BaseException | None = None
-
-
-_launch = _Launch()
+_CTRL_C = 130
 
 
 class RememberSweep(Callback):
@@ -60,18 +46,21 @@ class RememberSweep(Callback):
     def on_multirun_start(self, config: Any, **kwargs: object) -> None:  # noqa: ANN401  (DictConfig)
         """Remember the sweep's folder, and note there what launched it and which jobs it has."""
         del kwargs
-        _launch.sweep, _launch.report = Path(config.hydra.sweep.dir), config.report is True
+        launch, sweep = current.launch, Path(config.hydra.sweep.dir)
+        launch.sweep, launch.report = sweep, config.report is True
         # Where the folder cannot be written, Hydra fails next, with the reason.
         with contextlib.suppress(StoreError):
-            command.record(_launch.sweep, sys.argv[0], _launch.arguments)
+            command.record(sweep, sys.argv[0], launch.arguments)
             jobs = asked_for(config)
-            _launch.jobs = {it.job for it in jobs}
-            words = command.spelt(sys.argv[0], _launch.arguments)
-            _launch.expected = note(_launch.sweep, jobs, words)
+            launch.jobs = {it.job for it in jobs}
+            launch.expected = note(sweep, jobs, command.spelt(sys.argv[0], launch.arguments))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for; exits with 0, or 1 (a job failed), or 2 (bad request).
+    """Run what the command line asks for.
+
+    Exits with 0, or 1 (a job is not done), or 2 (bad request), or 128 and the signal's number (told
+    to stop: 130 by Ctrl-C, 143 by SIGTERM).
 
     Args:
         arguments: command line without the program's name; None = this process's own.
@@ -80,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Exception: what went wrong, with its traceback, if HYDRA_FULL_ERROR=1 asks for it.
     """  # noqa: DOC501
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    vars(_launch).update(vars(_Launch(arguments)))
+    current.begin(arguments)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv = [sys.argv[0], *command.completed(arguments)]
@@ -88,53 +77,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
                 task
             )()
-            if _launch.error is not None:
-                raise _launch.error
+            if current.launch.error is not None:
+                raise current.launch.error
     except KNOWN as error:
-        if is_request(error) and _launch.expected is not None:
-            _launch.expected.unlink(missing_ok=True)  # nobody can run what was mistyped
+        if is_request(error) and current.launch.expected is not None:
+            current.launch.expected.unlink(missing_ok=True)  # nobody can run what was mistyped
         if wants_traceback:
             raise
         say(explain(error))
         sys.exit(2 if is_request(error) else 1)
-    except KeyboardInterrupt:
-        _finish(together=False)
-        say("interrupted; the same command goes on from here")
-        sys.exit(130)
-    if not _finish(together=True):
+    except (KeyboardInterrupt, Stopped) as stop:
+        _leave(stop)
+    try:
+        is_done = finish(current.launch, together=True)
+    except KeyboardInterrupt as stop:
+        _leave(stop, has_table=True)
+    if not is_done:
         sys.exit(1)
 
 
-def task(cfg: Any) -> None:  # noqa: ANN401  (a DictConfig, which the type hook does not take)
-    """One job: compose it, run it, and leave word of how it went."""  # noqa: DOC501
+def _leave(stop: BaseException, *, has_table: bool = False) -> NoReturn:
+    """End because of a signal."""
+    # The table of a sweep must not cost whoever is in a hurry a traceback.
+    with contextlib.suppress(KeyboardInterrupt):
+        if not has_table:
+            finish(current.launch, together=False)
+        word = "stopped" if isinstance(stop, Stopped) else "interrupted"
+        say(f"{word}; the same command goes on from here")
+    sys.exit(stop.code if isinstance(stop, Stopped) else _CTRL_C)
+
+
+def task(cfg: Any) -> Told:  # noqa: ANN401  (a DictConfig, which the type hook does not take)
+    """One job: run it, and leave word of how it went.
+
+    Returns:
+        How it ended, for whoever launched it.
+    """
     settings = HydraConfig.get()
-    multirun = settings.mode == RunMode.MULTIRUN
-    folder = Path(settings.sweep.dir if multirun else settings.run.dir)
-    overrides, name = named(settings.overrides.task)
-    started = time.time()
-    try:
-        write_status(folder, Status(name, "running", overrides=overrides))
-        if not multirun:
-            command.record(folder, sys.argv[0], _launch.arguments)
-            _warn_of_study(settings)
-        write_status(folder, _run(cfg, settings, name, overrides))
-        if not multirun:
-            _say_how_to_report(folder)
-    except KeyboardInterrupt:
-        write_status(folder, _failed(name, overrides, started, "interrupted"))
-        raise
-    # A sweep goes on whatever stops one of its jobs, SystemExit and MemoryError included.
-    except BaseException as error:  # noqa: BLE001
-        if not multirun:
-            # Not raised through Hydra, which would print a line of its own before it.
-            _launch.error = error
-        else:
-            text = explain(error) if isinstance(error, KNOWN) else traceback.format_exc()
-            say(f"job {name} failed: {text}")
-        try:
-            write_status(folder, _failed(name, overrides, started, explain(error)))
-        except StoreError as unwritten:
-            _launch.error = _launch.error or unwritten
+    attempt = Attempt(settings, sys.argv[0])
+    told = attempt.run(cfg)
+    if settings.mode != RunMode.MULTIRUN and told["state"] in DONE:
+        _say_how_to_report(attempt.folder)
+    return told
 
 
 def compose(arguments: Sequence[str]) -> list[Any]:
@@ -162,40 +146,10 @@ def compose(arguments: Sequence[str]) -> list[Any]:
         raise ConfigError(explain(error)) from error
 
 
-def _warn_of_study(settings: Any) -> None:  # noqa: ANN401  (DictConfig)
-    """Say so if a study's own sweep is not run because -m is missing."""
-    study = settings.runtime.choices.get("experiment")
-    if study and settings.sweeper.get("params"):
-        swept = ", ".join(settings.sweeper.params)
-        say(f"note: +experiment={study} sweeps over {swept} only with -m; this is one job of it")
-
-
 def _say_how_to_report(folder: Path) -> None:
     from olmo_stages.report.show import show_lines
 
     show_lines([f"as a page: olmo-stages report {shlex.quote(str(folder))}"])
-
-
-def _run(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:  # noqa: ANN401
-    """Build the experiment, run it and show its table."""
-    with searching(config_roots(settings)):
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        experiment = hydra.utils.instantiate(cfg, _convert_="all")
-        outcome = experiment.run(config)
-    from olmo_stages.report.show import show_job
-
-    show_job(
-        outcome.job, outcome.result, outcome.folder, cached=outcome.cached, tracked=outcome.tracked
-    )
-    return Status(
-        name,
-        "cached" if outcome.cached else "ok",
-        folder=str(outcome.folder),
-        seconds=outcome.seconds,
-        overrides=overrides,
-        headline=dict(outcome.result.headline),
-        about=outcome.job.about(),
-    )
 
 
 @contextmanager
@@ -210,14 +164,3 @@ def _raising() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = wanted
-
-
-def _failed(name: str, overrides: list[str], started: float, why: str) -> Status:
-    return Status(name, "failed", error=why, seconds=time.time() - started, overrides=overrides)
-
-
-def _finish(*, together: bool) -> bool:
-    """End the sweep that was launched, if it was one; whether all asked for is done."""
-    if _launch.sweep is None:
-        return True
-    return finish(_launch.sweep, _launch.jobs, together=together, report=_launch.report)

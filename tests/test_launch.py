@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from olmo_stages import launch, results
 from olmo_stages.cli import app
 from olmo_stages.errors import StoreError
+from olmo_stages.launching import job
 from olmo_stages.records import read
 from olmo_stages.report import page
 from olmo_stages.statuses import Status, read_statuses
@@ -31,14 +32,19 @@ QUICK = [
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """Runs a command line; returns exit code, standard output and standard error."""
+    """Runs a command line; returns exit code, standard output and standard error.
+
+    The jobs of a sweep run in this process, where they can be watched and tampered with; how they
+    run otherwise is tested in launching/.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setenv("OLMO_STAGES_CACHE", str(tmp_path / "cache"))
 
     def go(*arguments):
+        here = ["hydra/launcher=basic"] if {"-m", "--multirun"} & set(arguments) else []
         try:
-            launch.main(list(arguments))
+            launch.main([*arguments, *here])
             code = 0
         except SystemExit as stop:
             code = stop.code
@@ -523,7 +529,7 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "_run", interrupt)
+    monkeypatch.setattr(job, "perform", interrupt)
     code, _, err = run("model=base")
     assert code == 130
     assert err.strip() == "interrupted; the same command goes on from here"
@@ -575,7 +581,7 @@ def fails(*_):
 def test_a_sweep_notes_its_jobs_under_the_names_they_give_themselves(
     run, tmp_path, monkeypatch, arguments
 ):
-    monkeypatch.setattr(launch, "_run", fails)
+    monkeypatch.setattr(job, "perform", fails)
     assert run("-m", *arguments, "sweep=s")[0] == 1
     sweep = tmp_path / "outputs/sweeps/s"
     (path,) = (sweep / "expected").iterdir()
@@ -591,21 +597,21 @@ def test_a_killed_sweep_shows_what_never_started(run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "_run", interrupt)
+    monkeypatch.setattr(job, "perform", interrupt)
     code, out, _ = run("-m", "model=base,think_sft,think_dpo", "analysis=cka", "sweep=s")
     assert code == 130
-    assert out.count("never started") == 2
+    assert out.count("not started") == 2
     statuses = read_statuses(tmp_path / "outputs/sweeps/s")
-    assert [it.state for it in statuses] == ["failed", "missing", "missing"]
+    assert [it.state for it in statuses] == ["stopped", "missing", "missing"]
     assert [it.about["stage"] for it in statuses] == ["base", "think_sft", "think_dpo"]
     assert [it.about["reference"] for it in statuses] == ["", "base", "think_sft"]
     assert {it.about["analysis"] for it in statuses} == {"cka"}
     assert out.count("redo only what is missing: ") == 1
     # A launch of some of them forgets none of the others.
-    monkeypatch.setattr(launch, "_run", lambda *it: Status(it[2], "ok", overrides=it[3]))
+    monkeypatch.setattr(job, "perform", lambda *it: Status(it[2], "ok", overrides=it[3]))
     code, out, _ = run("-m", "model=base,think_sft", "analysis=cka", "sweep=s", "report=false")
     assert code == 0  # it did all that it was asked for
-    assert out.count("never started") == 1
+    assert out.count("not started") == 1
     (redo,) = (it for it in out.splitlines() if it.startswith("redo only what is missing: "))
     assert "model=base,think_sft,think_dpo" in redo  # the launch that asked for the missing one
     states = [it.state for it in read_statuses(tmp_path / "outputs/sweeps/s")]

@@ -1,49 +1,77 @@
 """The end of a sweep: its table, what its jobs say together, its report, its exit code."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 from olmo_stages.errors import OlmoStagesError
+from olmo_stages.launching.current import Launch
 from olmo_stages.launching.explanation import one_line
-from olmo_stages.launching.screen import say
-from olmo_stages.statuses import read_statuses
+from olmo_stages.launching.screen import LOGS, log_of, say
+from olmo_stages.statuses import Status, read_statuses, write_status
 
 DONE = frozenset({"ok", "cached"})
 """States of a job that there is nothing left to do of."""
 
+_FEW = 5  # logs that are named one by one
 
-def finish(
-    sweep: Path, jobs: Collection[str] = (), *, together: bool = True, report: bool = False
-) -> bool:
+
+def leave_word(sweep: Path, status: Status) -> None:
+    """Note how a job ended that was noted as running, in its sweep's folder.
+
+    Unless it is not done, and another launch has done it meanwhile.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    if status.state not in DONE and read_statuses(sweep, [status.job])[0].state in DONE:
+        return
+    write_status(sweep, status)
+
+
+def finish(launch: Launch, *, together: bool) -> bool:
     """Show a sweep's table, then what its jobs say together.
 
     A mishap in assembling is one line: the results stand, and the exit code tells of the jobs.
 
     Args:
-        sweep: its folder.
-        jobs: names of those that this launch asked for; none = not known, so all.
-        together: whether to assemble what is done.
-        report: whether to make the report, too.
+        launch: what was launched; nothing is to be said of a single job.
+        together: whether to assemble what is done, and to make the report where one is wanted.
 
     Returns:
         Whether all asked for is done. An earlier launch may have asked the same sweep for others,
         which this one cannot answer for.
     """
-    statuses = read_statuses(sweep, ended=True)
+    if launch.sweep is None:
+        return True
+    noted = {it.job: it for it in read_statuses(launch.sweep)}
+    statuses = [*(noted | launch.ended).values()]
     from olmo_stages.report.across import assemble
     from olmo_stages.report.show import show_across, show_sweep
 
-    show_sweep(statuses, sweep)
+    show_sweep(statuses, launch.sweep)
+    own = [it for it in statuses if not launch.jobs or it.job in launch.jobs]
+    _name_logs(own, launch.sweep)
     if together:
         try:
-            show_across(assemble(sweep, statuses))
+            show_across(assemble(launch.sweep, statuses))
         except OlmoStagesError as error:
             say(f"not assembled: {error}")
-        if report and any(status.state in DONE for status in statuses):
-            _report(sweep)
-    own = [it for it in statuses if not jobs or it.job in jobs]
+        if launch.report and any(status.state in DONE for status in statuses):
+            _report(launch.sweep)
     return all(status.state in DONE for status in own)
+
+
+def _name_logs(statuses: Sequence[Status], sweep: Path) -> None:
+    """Say where the logs are of jobs that went wrong."""
+    from olmo_stages.report.show import show_lines
+
+    wrong = [it.job for it in statuses if it.state in {"failed", "killed"}]
+    logs = [path for path in (log_of(sweep, it) for it in wrong) if path.is_file()]
+    if len(logs) > _FEW:
+        show_lines([f"logs of what failed: {sweep / LOGS}"])
+    else:
+        show_lines([f"log of what failed: {it}" for it in logs])
 
 
 def _report(sweep: Path) -> None:

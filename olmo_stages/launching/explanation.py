@@ -58,7 +58,7 @@ def is_request(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """An error that nothing is known of: its class and its text."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _unparsed(chain: Sequence[BaseException]) -> str | None:
