@@ -8,14 +8,31 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from olmo_stages.errors import StoreError
 from olmo_stages.looking import is_looking, make
 
+OUTPUTS = "outputs=DIR"
+CACHE = "cache=DIR"
+"""Settings that choose another folder, for the remedy in a message."""
+
 _LONGEST_NAME = 64
 _RETRIES = 20
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+# How libraries written in Rust and C++ spell the number of an error of the system.
+_NUMBER = re.compile(r"\bos error (\d+)\b|\bcode: (\d+),|\(errno:? ?(\d+)\)|\[Errno (\d+)\]")
 
 
 def safe_name(text: str) -> str:
@@ -34,27 +51,33 @@ def safe_name(text: str) -> str:
     return f"{name[: _LONGEST_NAME - 9] or 'x'}-{digest}"
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, setting: str = "") -> None:
     """Write `data` to `path`, atomically and durably, making its folder where needed.
+
+    Args:
+        path: the file.
+        data: its content.
+        setting: chooses another folder, for the remedy.
 
     Raises:
         StoreError: if the disk is full or the place cannot be written.
     """
     make(str(path))
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with writing(path, setting):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _write_durably(temporary, data)
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a read-only disk even where there is none
+                temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
-    except OSError as error:
-        raise StoreError(disk_trouble(path, error)) from error
 
 
-def write_folder(folder: Path, files: "dict[str, bytes]", own: Collection[str]) -> None:
+def write_folder(
+    folder: Path, files: "dict[str, bytes]", own: Collection[str], setting: str = ""
+) -> None:
     """Make `folder` hold `files`, written in their order; an older folder stays until then.
 
     Args:
@@ -62,6 +85,7 @@ def write_folder(folder: Path, files: "dict[str, bytes]", own: Collection[str]) 
         files: contents by path relative to `folder`.
         own: top-level names that belong to this kind of folder: those of the older folder are
             dropped; everything else somebody put there is moved over.
+        setting: chooses another folder, for the remedy.
 
     Raises:
         StoreError: if the disk is full or the place cannot be written.
@@ -70,32 +94,35 @@ def write_folder(folder: Path, files: "dict[str, bytes]", own: Collection[str]) 
     mark = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary = folder.with_name(f".{folder.name}.tmp-{mark}")
     old = folder.with_name(f".{folder.name}.old-{mark}")
-    try:
+    with writing(folder, setting):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(folder)
         try:
             _fill(temporary, files)
             _swap(temporary, folder, old)
+        except BaseException:
+            # The disk may refuse the new folder when the old one has just stepped aside.
+            restore_folder(folder)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(folder.parent)
         with contextlib.suppress(FileNotFoundError):  # there was none, or another writer took it
             _keep_foreign(old, folder, own)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(disk_trouble(folder, error)) from error
 
 
 def restore_folder(folder: Path) -> None:
     """Put back the older folder of a writer that was killed between its two renames."""
-    if is_looking() or folder.exists() or not folder.parent.is_dir():
-        return
-    for old in sorted(folder.parent.glob(f".{_glob_safe(folder.name)}.old-*")):
-        try:
-            old.rename(folder)
-        except OSError:  # another process was quicker, or the disk is read-only
-            continue
-        return
+    with contextlib.suppress(OSError):  # whoever cannot look cannot put anything back
+        if is_looking() or folder.exists() or not folder.parent.is_dir():
+            return
+        for old in sorted(folder.parent.glob(f".{_glob_safe(folder.name)}.old-*")):
+            try:
+                old.rename(folder)
+            except OSError:  # another process was quicker, or the disk is read-only
+                continue
+            return
 
 
 def sync_folder(folder: Path) -> None:
@@ -112,12 +139,51 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def disk_trouble(path: Path, error: OSError) -> str:
-    """Return one line for a full disk, a missing permission or a read-only place."""
-    reason = error.strerror or str(error)
-    is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    remedy = "free some space or choose another folder" if is_full else "choose another folder"
-    return f"cannot write {path}: {reason}; {remedy}"
+@contextlib.contextmanager
+def writing(path: Path, setting: str = "") -> Iterator[None]:
+    """Tell in one line what the disk refuses inside, whichever library meets it.
+
+    Args:
+        path: what is written.
+        setting: chooses another folder, for the remedy.
+
+    Raises:
+        StoreError: the disk is full or the place cannot be written.
+    """  # noqa: DOC501  (whatever else went wrong inside)
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise StoreError(disk_trouble(path, refused, setting)) from error
+
+
+def refusal(error: BaseException) -> OSError | None:
+    """What the system said where a library tells it in words; None where it was not the system."""
+    if isinstance(error, OSError):
+        return error
+    found = _NUMBER.search(str(error))
+    if found is None:
+        return None
+    number = int(next(filter(None, found.groups())))
+    return OSError(number, os.strerror(number))
+
+
+def disk_trouble(path: Path, error: OSError, setting: str = "") -> str:
+    """Return one line for a full disk, a missing permission or a read-only place.
+
+    Args:
+        path: what was written.
+        error: what the system said.
+        setting: chooses another folder, for the remedy.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0)
+    other = f"choose another folder with {setting}" if setting else "choose another folder"
+    return f"cannot write {path}: {reason}; {f'{remedy} or {other}' if remedy else other}"
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -29,3 +29,10 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[], None]
         done = int(bar.tasks[task].completed) if total is None else total
     if not console.is_terminal:
         console.print(f"{description}: {done} done", markup=False, highlight=False)
+
+
+def say(text: str) -> None:
+    """Tell the user something while they wait."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

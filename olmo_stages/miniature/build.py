@@ -1,24 +1,23 @@
 """Training one stage and publishing its checkpoints; run as a module, a worker of `family`.
 
 A worker reads names of stages from its standard input, one a line, and writes one JSON object a
-line to its standard output: `{"stage": ..., "state": "waiting" | "training" | "done", "step": n}`.
+line to its standard output: `{"stage": ..., "state": ..., "step": n, "what": ...}`. States are
+`waiting` (what = who builds it), `training`, `done` and `failed` (what = why, in one line).
 """
 
 import json
-import os
-import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from olmo_stages.errors import StoreError
+from olmo_stages.leases import HEARTBEAT_S
 from olmo_stages.miniature.recipe import DPO, PARENTS, SFT, Recipe, chats, family
+from olmo_stages.once import make_once
 
-Notify = Callable[[str, int], None]
-"""Called with a state (`waiting`, `training`, `done`) and the number of steps that are done."""
+Notify = Callable[[str, int, str], None]
+"""Called with a state, the number of steps that are done, and what there is to tell."""
 
 
 def train(
@@ -49,7 +48,7 @@ def train(
         model.save_checkpoint(trained, into / revision, chat=chat)
 
     def progress() -> None:
-        notify("training", next(steps))
+        notify("training", next(steps), "")
 
     if parent is None:
         pretrain.pretrain(trained, recipe.pretraining(stage), recipe, own_seed, save, progress)
@@ -64,8 +63,15 @@ def train(
         grpo.rlvr(trained, options, own_seed, save, progress, traces=traces)
 
 
-def publish(stage: str, recipe: Recipe, seed: int, home: Path, notify: Notify) -> None:
-    """Build a stage whose parent exists, unless it exists; two processes build it once.
+def publish(
+    stage: str,
+    recipe: Recipe,
+    seed: int,
+    home: Path,
+    notify: Notify,
+    heartbeat_s: float = HEARTBEAT_S,
+) -> None:
+    """Build a stage whose parent exists, unless it exists; of all processes one builds it.
 
     The stage's directory appears whole, by one rename. A killed build leaves a hidden directory
     that nothing reads and that the next build of the stage removes.
@@ -76,40 +82,23 @@ def publish(stage: str, recipe: Recipe, seed: int, home: Path, notify: Notify) -
         seed: of the family.
         home: directory of this recipe and seed.
         notify: called after each step, and when another process is building the stage.
+        heartbeat_s: seconds between two signs of life.
+
+    Raises:
+        StoreError: the disk is full or the place cannot be written.
     """
-    lock = FileLock(home / f"{stage}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        notify("waiting", 0)
-        lock.acquire()
-    try:
-        if not (home / stage).is_dir():
-            _build(stage, recipe, seed, home, notify)
-    finally:
-        lock.release()
-
-
-def _build(stage: str, recipe: Recipe, seed: int, home: Path, notify: Notify) -> None:
-    for abandoned in home.glob(f".{stage}-*"):
-        shutil.rmtree(abandoned)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=home))
-    hidden.chmod(0o755)
     parent = PARENTS[stage]
     start = None if parent is None else home / parent / "main"
-    train(stage, recipe, seed, start, hidden, notify)
-    for path in (*hidden.rglob("*"), hidden):
-        _flush(path)
-    hidden.replace(home / stage)
-    _flush(home)
 
+    def fill(hidden: Path) -> None:
+        train(stage, recipe, seed, start, hidden, notify)
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    make_once(
+        home / stage,
+        fill,
+        on_wait=lambda owner: notify("waiting", 0, owner),
+        heartbeat_s=heartbeat_s,
+    )
 
 
 def main() -> None:
@@ -124,13 +113,18 @@ def main() -> None:
     for line in sys.stdin:
         stage = line.strip()
 
-        def notify(state: str, step: int, stage: str = stage) -> None:
-            event = {"stage": stage, "state": state, "step": step}
+        def notify(state: str, step: int, what: str, stage: str = stage) -> None:
+            event = {"stage": stage, "state": state, "step": step, "what": what}
             sys.stdout.write(json.dumps(event) + "\n")
             sys.stdout.flush()
 
-        publish(stage, recipe, job["seed"], Path(job["home"]), notify)
-        notify("done", 0)
+        home, heartbeat_s = Path(job["home"]), job["heartbeat_s"]
+        try:
+            publish(stage, recipe, job["seed"], home, notify, heartbeat_s)
+        except StoreError as error:
+            notify("failed", 0, str(error))
+        else:
+            notify("done", 0, "")
 
 
 if __name__ == "__main__":

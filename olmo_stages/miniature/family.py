@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import olmo_stages
-from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages import leases
+from olmo_stages.atomic import CACHE, writing
+from olmo_stages.errors import ConfigError, ModelError, StoreError
 from olmo_stages.looking import make
 from olmo_stages.miniature.progress import BuildProgress
 from olmo_stages.miniature.recipe import PARENTS, STAGES, Recipe
@@ -63,6 +65,7 @@ def ensure(
     Raises:
         ConfigError: for an unknown stage or revision.
         ModelError: when a build fails.
+        StoreError: the disk is full or the place cannot be written.
     """
     return ensure_many([(stage, revision)], root=root, seed=seed, recipe=recipe)[0]
 
@@ -88,6 +91,7 @@ def ensure_many(
     Raises:
         ConfigError: for an unknown stage or revision.
         ModelError: when a build fails.
+        StoreError: the disk is full or the place cannot be written.
     """
     pairs = tuple(pairs)
     for stage, revision in pairs:
@@ -101,7 +105,8 @@ def ensure_many(
     missing = _missing([stage for stage, _ in pairs], home)
     if missing:
         make(f"miniature stage {missing[-1]}")
-        home.mkdir(parents=True, exist_ok=True)
+        with writing(home, CACHE):
+            home.mkdir(parents=True, exist_ok=True)
         with BuildProgress({s: recipe.n_steps(s) for s in missing}, str(home)) as progress:
             _Crew(home, seed, recipe, missing, progress).build()
     return tuple(home / stage / revision for stage, revision in pairs)
@@ -143,13 +148,19 @@ class _Worker:
     """A process that builds one stage at a time, and a thread that forwards what it reports."""
 
     def __init__(self, home: Path, seed: int, recipe: Recipe, events: Events) -> None:
-        job = json.dumps({"home": str(home), "seed": seed, "recipe": recipe.to_json()})
+        job = json.dumps({
+            "home": str(home),
+            "seed": seed,
+            "recipe": recipe.to_json(),
+            "heartbeat_s": leases.HEARTBEAT_S,
+        })
         package = str(Path(olmo_stages.__file__).parents[1])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         self.stage: str | None = None
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
+        with writing(Path("a temporary file"), "TMPDIR=DIR"):
+            self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "olmo_stages.miniature.build", job],
             stdin=subprocess.PIPE,
@@ -226,6 +237,8 @@ class _Crew:
                 worker, event = self.events.get()
                 if event is None:
                     raise worker.failure()
+                if event["state"] == "failed":
+                    raise StoreError(event["what"])
                 self.progress.show(**event)
                 if event["state"] == "done":
                     self.unfinished.remove(event["stage"])

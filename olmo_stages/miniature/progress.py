@@ -52,7 +52,7 @@ class BuildProgress:
     ) -> None:
         self.bars.stop()
 
-    def show(self, stage: str, state: str, step: int) -> None:
+    def show(self, stage: str, state: str, step: int, what: str) -> None:
         """Show an event of a worker."""
         if stage not in self.rows:
             self.rows[stage] = self.bars.add_task(stage, total=self.steps[stage])
@@ -60,6 +60,7 @@ class BuildProgress:
         row = self.rows[stage]
         if state == "waiting":
             self.bars.update(row, description=f"{stage} (another process)")
+            self.say(f"  {stage}: waiting for {what}, which builds it")
         elif state == "training":
             self.bars.update(row, completed=step, description=stage)
         else:

@@ -1,23 +1,28 @@
 """Checkpoints that are computed from others: kept in the cache, written once. Imports no torch."""
 
+import atexit
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from olmo_stages.atomic import disk_trouble, sync_folder
+from olmo_stages import leases
 from olmo_stages.errors import StoreError
-from olmo_stages.looking import make
+from olmo_stages.looking import is_looking, make
+from olmo_stages.once import make_once
+from olmo_stages.progress import say
 
 FOLDER = "derived"
 """Where they are kept, below the cache folder."""
 
 RECORD = "derived.json"
-"""File that tells what a derived checkpoint was made from."""
+"""File that tells what a derived checkpoint was made from; changed last when it was used last."""
+
+_TRIES = 3
+_used: dict[tuple[int, Path], ExitStack] = {}
 
 
 def ensure(
@@ -27,6 +32,8 @@ def ensure(
     record: Mapping[str, Any],
 ) -> Path:
     """Return a derived checkpoint; computed once, by one process, and there whole or not at all.
+
+    It is not cleaned away before this process ends.
 
     Args:
         key: digest of everything it is made from.
@@ -38,33 +45,27 @@ def ensure(
         StoreError: the disk is full or the place cannot be written.
     """
     folder = cache / FOLDER / key
-    if folder.is_dir():
-        return folder
-    make(f"{folder}, computed from other checkpoints")
-    hidden = folder.with_name(f".{key}.tmp")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{key}.lock")):
-            if folder.is_dir():  # another process was quicker
-                return folder
-            shutil.rmtree(hidden, ignore_errors=True)  # of a process that was killed
-            hidden.mkdir()
-            try:
-                write(hidden)
-                (hidden / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-                for file in hidden.iterdir():
-                    if not file.is_symlink():
-                        file.chmod(0o644)  # safetensors leaves its files to their owner alone
-                        _flush(file)
-                hidden.replace(folder)
-            finally:
-                shutil.rmtree(hidden, ignore_errors=True)
-            sync_folder(folder.parent)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(disk_trouble(folder, error)) from error
-    return folder
+
+    def fill(hidden: Path) -> None:
+        write(hidden)
+        (hidden / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+    def on_wait(owner: str) -> None:
+        say(f"waiting for {folder}, which is made by {owner}")
+
+    for _ in range(_TRIES):  # it may be cleaned away before it is known to be used
+        _use(folder)
+        if folder.is_dir():
+            _touch(folder)
+            return folder
+        make(f"{folder}, computed from other checkpoints")
+        make_once(folder, fill, on_wait=on_wait)
+    raise StoreError(f"{folder} is removed again and again; end whatever cleans the cache folder")
+
+
+def use_lease(folder: Path) -> Path:
+    """Name of the lease that is held together by all processes that use a derived checkpoint."""
+    return folder.with_name(f"{folder.name}.used")
 
 
 def copy_small(files: Iterable[Path], folder: Path) -> None:
@@ -74,9 +75,24 @@ def copy_small(files: Iterable[Path], folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _use(folder: Path) -> None:
+    """Hold a derived checkpoint until this process ends."""
+    known = (os.getpid(), folder)  # a forked child holds nothing of its parent's
+    if is_looking() or known in _used:
+        return
+    _used[known] = ExitStack()
+    _used[known].enter_context(leases.use(use_lease(folder)))
+
+
+@atexit.register
+def _release() -> None:
+    for (pid, _), held in _used.items():
+        if pid == os.getpid():
+            held.close()
+    _used.clear()
+
+
+def _touch(folder: Path) -> None:
+    if not is_looking():
+        with suppress(OSError):  # a cache that can only be read is still a cache
+            os.utime(folder / RECORD)

@@ -100,7 +100,8 @@ def write_weights(
         limit: bytes of one file; a larger tensor has a file of its own.
 
     Raises:
-        StoreError: the disk has not enough space, or cannot be written.
+        StoreError: the disk has not enough space.
+        SafetensorError: the disk refuses what is written.
     """
     total = sum(sizes.values())
     free = shutil.disk_usage(folder).free
@@ -120,10 +121,7 @@ def write_weights(
             for name in names:
                 tensors[name] = make(name)
                 advance()
-            try:
-                save_file(tensors, folder / file, metadata={"format": "pt"})
-            except SafetensorError as error:
-                raise StoreError(f"cannot write {folder / file}: {error}") from error
+            save_file(tensors, folder / file, metadata={"format": "pt"})
             where |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": where}

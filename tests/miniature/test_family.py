@@ -1,7 +1,9 @@
+import errno
 import hashlib
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages.errors import ConfigError, ModelError, StoreError
 from olmo_stages.miniature import (
     FAMILIES,
     PARENTS,
@@ -207,10 +209,13 @@ def test_another_seed_gives_other_weights(family, tiny_recipe, tmp_path):
     assert one.read_bytes() != other.read_bytes()
 
 
+BEAT_S = 0.5
+
+
 def start_worker(home: Path, recipe: Recipe) -> subprocess.Popen:
-    job = json.dumps({"home": str(home), "seed": 0, "recipe": recipe.to_json()})
+    job = {"home": str(home), "seed": 0, "recipe": recipe.to_json(), "heartbeat_s": BEAT_S}
     return subprocess.Popen(
-        [sys.executable, "-m", "olmo_stages.miniature.build", job],
+        [sys.executable, "-m", "olmo_stages.miniature.build", json.dumps(job)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -218,7 +223,7 @@ def start_worker(home: Path, recipe: Recipe) -> subprocess.Popen:
     )
 
 
-def test_a_killed_build_leaves_nothing_that_is_read_and_frees_its_lock(tiny_recipe, tmp_path):
+def test_a_killed_build_blocks_the_next_no_longer_than_its_lease(tiny_recipe, tmp_path):
     slow = replace(tiny_recipe, base=(replace(tiny_recipe.base[0], steps=100_000),))
     home = tmp_path / slow.digest(0)
     home.mkdir()
@@ -228,27 +233,76 @@ def test_a_killed_build_leaves_nothing_that_is_read_and_frees_its_lock(tiny_reci
     worker.stdout.readline()
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
-    abandoned = list(home.glob(".base-*/stage1-step0"))
-    assert abandoned
+    assert list(home.glob(".base-*/stage1-step0"))
     assert not (home / "base").exists()
 
-    states = []
+    told, begun = [], time.monotonic()
+
+    def notify(state: str, _: int, what: str) -> None:
+        told.append((state, what))
+
     quick = replace(slow, base=tiny_recipe.base)
-    build.publish("base", quick, 0, home, lambda state, _: states.append(state))
-    assert "waiting" not in states
+    build.publish("base", quick, 0, home, notify, BEAT_S)
+    assert told[0][0] == "waiting"
+    assert f"process {worker.pid} on " in told[0][1]
+    assert told[1][0] == "training"
+    assert time.monotonic() - begun < 60  # most of it imports
     assert (home / "base" / "main").is_dir()
-    assert not list(home.glob(".base-*"))
+    assert [it.name for it in home.iterdir()] == ["base"]
 
 
-def test_two_processes_build_a_stage_once(tiny_recipe, tmp_path):
+def test_processes_build_a_stage_once_and_the_others_wait_for_it(tiny_recipe, tmp_path):
     home = tmp_path / tiny_recipe.digest(0)
     home.mkdir()
     workers = [start_worker(home, tiny_recipe) for _ in range(2)]
-    outputs = [worker.communicate("base\n")[0] for worker in workers]
+    for worker in workers:
+        worker.stdin.write("base\n")
+        worker.stdin.flush()
+    outputs = [worker.communicate()[0] for worker in workers]
     events = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     assert all(reported[-1]["state"] == "done" for reported in events)
     trained = [any(e["state"] == "training" for e in reported) for reported in events]
     assert sorted(trained) == [False, True]
+    assert [it.name for it in home.iterdir()] == ["base"]
+
+
+def refuse(_stage, _recipe, _seed, _parent, into, _notify):
+    (into / "half").write_bytes(b"x")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "train", refuse)
+    with pytest.raises(
+        StoreError, match=r"base: No space left on device; free some space or .*DIR$"
+    ):
+        build.publish("base", tiny_recipe, 0, tmp_path, lambda *_: None)
+    assert not [it for it in tmp_path.iterdir() if it.name != "base.lock.rw"]
+
+
+def test_a_disk_that_a_worker_finds_full_is_one_line(tiny_recipe, tmp_path):
+    # Root may write anywhere, but makes no folder in a file.
+    (tmp_path / tiny_recipe.digest(0)).touch()
+    with pytest.raises(StoreError, match="choose another folder with cache=DIR") as caught:
+        ensure("base", root=tmp_path, recipe=tiny_recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_built_before_the_disk_was_full_is_kept(tiny_recipe, tmp_path):
+    home = tmp_path / tiny_recipe.digest(0)
+    home.mkdir()
+    worker = start_worker(home, tiny_recipe)
+    worker.stdin.write("base\n")
+    worker.stdin.flush()
+    for line in worker.stdout:
+        if json.loads(line)["state"] == "done":
+            break
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (2000, 2000))
+    output, _ = worker.communicate("think_sft\n")
+    event = json.loads(output.splitlines()[-1])
+    assert event["state"] == "failed"
+    assert "File too large; raise the limit" in event["what"]
+    assert [it.name for it in home.iterdir() if it.suffix != ".rw"] == ["base"]
 
 
 def test_a_failing_build_is_one_clear_error(tiny_recipe, tmp_path):

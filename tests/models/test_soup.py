@@ -252,13 +252,18 @@ def test_shards_have_an_index_and_the_same_tensors(checkpoints, tmp_path):
     load(Stage("x", "custom", "x"), Checkpoint(tmp_path, None), dtype="float32", device="cpu")
 
 
+def made(cache):
+    """What there is besides leases."""
+    return [it for it in (cache / derived.FOLDER).iterdir() if it.suffix != ".rw"]
+
+
 def test_a_full_disk_is_known_before(cook, checkpoints, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "olmo_stages.models.tensors.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1)
     )
     with pytest.raises(StoreError, match=r"needs 0.0 GB and 0.0 GB are free.*cache=DIR"):
         cook((checkpoints[0], 0.5), (checkpoints[1], 0.5))
-    assert not [it for it in (tmp_path / "cache" / derived.FOLDER).iterdir() if it.is_dir()]
+    assert not [it for it in made(tmp_path / "cache") if it.is_dir()]
 
 
 def test_what_fails_leaves_nothing(tmp_path):
@@ -268,14 +273,7 @@ def test_what_fails_leaves_nothing(tmp_path):
 
     with pytest.raises(ModelError):
         derived.ensure("key", tmp_path, fail, {})
-    assert [it.name for it in (tmp_path / derived.FOLDER).iterdir()] == ["key.lock"]
-
-
-def test_what_a_killed_process_left_is_no_checkpoint(tmp_path):
-    (tmp_path / derived.FOLDER / ".key.tmp").mkdir(parents=True)
-    (tmp_path / derived.FOLDER / ".key.tmp" / "half").write_text("x")
-    folder = derived.ensure("key", tmp_path, lambda it: (it / "whole").write_text("x"), {})
-    assert sorted(it.name for it in folder.iterdir()) == [derived.RECORD, "whole"]
+    assert made(tmp_path) == []
 
 
 def test_two_at_a_time_write_once(tmp_path):
