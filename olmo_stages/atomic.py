@@ -31,6 +31,9 @@ _REMEDIES = {
     errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
+REFUSALS = frozenset(_REMEDIES)
+"""Numbers of the errors by which the system refuses to write."""
+
 # How libraries written in Rust and C++ spell the number of an error of the system.
 _NUMBER = re.compile(r"\bos error (\d+)\b|\bcode: (\d+),|\(errno:? ?(\d+)\)|\[Errno (\d+)\]")
 
@@ -163,11 +166,9 @@ def writing(path: Path, setting: str = "") -> Iterator[None]:
 
 def refusal(error: BaseException) -> OSError | None:
     """What the system said where a library tells it in words; None where it was not the system."""
-    if isinstance(error, OSError):
-        return error
     found = _NUMBER.search(str(error))
-    if found is None:
-        return None
+    if (isinstance(error, OSError) and error.errno is not None) or found is None:
+        return error if isinstance(error, OSError) else None
     number = int(next(filter(None, found.groups())))
     return OSError(number, os.strerror(number))
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from olmo_stages.atomic import REFUSALS, disk_trouble
 from olmo_stages.errors import OlmoStagesError
 
 app = typer.Typer(
@@ -28,11 +29,17 @@ Seed = Annotated[int, typer.Option(help="Seed of the family.")]
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is one line on standard error."""
+    """Run the command line; what a user can mend is one line on standard error."""  # noqa: DOC501
     try:
         app()
     except OlmoStagesError as error:
         typer.echo(f"olmo-stages: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        place = Path(error.filename or "a file")
+        typer.echo(f"olmo-stages: {disk_trouble(place, error)}", err=True)
         sys.exit(1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from olmo_stages.atomic import safe_name, write_file
+from olmo_stages.atomic import OUTPUTS, safe_name, write_file
 from olmo_stages.errors import ConfigError
 from olmo_stages.expected import read_launches
 from olmo_stages.provenance import redact_arguments
@@ -58,7 +58,7 @@ def record(folder: Path, program: str, arguments: Sequence[str]) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    write_file(folder / _FILE, json.dumps(spelt(program, arguments)).encode())
+    write_file(folder / _FILE, json.dumps(spelt(program, arguments)).encode(), OUTPUTS)
 
 
 def recorded(folder: Path) -> str | None:

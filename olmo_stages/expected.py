@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from olmo_stages.atomic import write_file
+from olmo_stages.atomic import OUTPUTS, write_file
 from olmo_stages.errors import ConfigError
 from olmo_stages.provenance import now, redact_arguments
 from olmo_stages.stages import lookup
@@ -77,7 +77,7 @@ def write_expected(sweep_dir: Path, jobs: Sequence[Expected], command: Sequence[
     clean = [asdict(replace(it, overrides=redact_arguments(it.overrides))) for it in jobs]
     path = place_of(sweep_dir, jobs)
     content = {"asked": now().isoformat(), "command": list(command), "jobs": clean}
-    write_file(path, json.dumps(content).encode())
+    write_file(path, json.dumps(content).encode(), OUTPUTS)
     return path
 
 

@@ -1,5 +1,6 @@
 """The page to read first: one job, from activations to a result that is on disk and tracked."""
 
+import datetime
 import logging
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from olmo_stages import records
 from olmo_stages.activations.comparison import Formats
 from olmo_stages.activations.extraction import Source
 from olmo_stages.activations.responses import Completion
+from olmo_stages.activations.store import default_store
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.responses import OWN
@@ -124,35 +126,44 @@ class Experiment:
         """
         start, clock = records.now(), time.perf_counter()
         ready = self.ready()
-        reference, dataset, source = ready.reference, ready.dataset, ready.source
         _show(ready.formats)
         job = self.job(ready)
         folder = job.folder(Path(self.outputs))
         found = None if self.force else _finished(folder)
+        group = self.sweep or ""
         if found is None:
-            result = self.analysis(self.model, reference, source, self.seed)
-            said = _of_weights(source, self.model, reference)
-            notes = (*dataset.notes, *ready.formats.warnings, *said)
-            result = _told(result, notes, source, self.model)
-            provenance = records.provenance(
-                job=job.describe(),
-                config=config,
-                times=records.Times(start, records.now()),
-                seed=self.seed,
-                data_digest=(source.completed or dataset).digest,
-                model_digests={
-                    stage.label: source.identity(stage).weights
-                    for stage in (self.model, reference)
-                    if stage is not None
-                },
-            )
-            provenance["ran_on"] = source.ran_on
-            if source.completed is not None:
-                provenance["responses"] = source.completed.describe()
-            records.write(folder, result, provenance)
+            with self.tracking.running(job, group=group, config=config):
+                self._make(ready, job, config, start)
         result = (found or records.read(folder)).result
-        tracked = self.tracking.record(job, result, folder, group=self.sweep or "", config=config)
+        tracked = self.tracking.record(job, result, folder, group=group, config=config)
         return Outcome(job, result, folder, found is not None, tracked, time.perf_counter() - clock)
+
+    def _make(
+        self, ready: "Ready", job: Job, config: Mapping[str, Any], start: datetime.datetime
+    ) -> None:
+        """Ask for activations, analyse, record."""
+        reference, dataset, source = ready.reference, ready.dataset, ready.source
+        result = self.analysis(self.model, reference, source, self.seed)
+        said = _of_weights(source, self.model, reference)
+        notes = (*dataset.notes, *ready.formats.warnings, *said)
+        result = _told(result, notes, source, self.model)
+        provenance = records.provenance(
+            job=job.describe(),
+            config=config,
+            times=records.Times(start, records.now()),
+            seed=self.seed,
+            data_digest=(source.completed or dataset).digest,
+            model_digests={
+                stage.label: source.identity(stage).weights
+                for stage in (self.model, reference)
+                if stage is not None
+            },
+        )
+        provenance["ran_on"] = source.ran_on
+        if source.completed is not None:
+            provenance["responses"] = source.completed.describe()
+        folder = job.folder(Path(self.outputs))
+        _write(folder, result, provenance, default_store(cache_folder(self.cache)).root)
 
     def finished(self, device: str | None = None) -> bool | None:
         """Whether the result is there, without running, building or downloading anything.
@@ -408,6 +419,21 @@ def _is_sound(folder: Path) -> bool:
     except StoreError:
         return False
     return True
+
+
+def _write(folder: Path, result: Result, provenance: Mapping[str, Any], store: Path) -> None:
+    """Write a result; where it cannot be written, say what of its work is kept.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        records.write(folder, result, provenance)
+        return
+    except StoreError as error:
+        refused = str(error)
+    # Not from within `except`: the command line tells the first error of a chain.
+    raise StoreError(f"{refused}; activations stay in {store}, so that only the analysis is redone")
 
 
 def _finished(folder: Path) -> Recorded | None:

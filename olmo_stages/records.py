@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from olmo_stages.atomic import restore_folder, safe_name, write_folder
+from olmo_stages.atomic import OUTPUTS, restore_folder, safe_name, write_folder
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.headlines import restored, stored
 from olmo_stages.provenance import Times, now, provenance, redact, redact_arguments
@@ -184,7 +184,7 @@ def write(folder: Path, result: Result, provenance: Mapping[str, Any]) -> None:
             for name, data in files.items()
         },
     }
-    write_folder(folder, {**files, _MARK: _pretty(mark)}, _OWN)
+    write_folder(folder, {**files, _MARK: _pretty(mark)}, _OWN, OUTPUTS)
 
 
 def read(folder: Path, *, tensors: bool = True) -> Recorded:

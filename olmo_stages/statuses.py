@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from olmo_stages.atomic import process_runs, safe_name, write_file
+from olmo_stages.atomic import OUTPUTS, process_runs, safe_name, write_file
 from olmo_stages.expected import Expected, read_expected, told
 from olmo_stages.headlines import restored, stored
 from olmo_stages.provenance import redact, redact_arguments
@@ -79,7 +79,7 @@ def write_status(sweep_dir: Path, status: Status) -> Path:
     writer = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
     path = status_path(sweep_dir, status.job)
     content = {**asdict(clean), "headline": stored(clean.headline), "writer": writer}
-    write_file(path, json.dumps(content).encode())
+    write_file(path, json.dumps(content).encode(), OUTPUTS)
     return path
 
 

@@ -1,6 +1,5 @@
 """What went wrong, in one line that names the offending value and what to write instead."""
 
-import errno
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -9,7 +8,7 @@ from pathlib import Path
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from olmo_stages.atomic import disk_trouble
+from olmo_stages.atomic import REFUSALS, disk_trouble
 from olmo_stages.errors import ConfigError, OlmoStagesError
 
 KNOWN = (OlmoStagesError, HydraException, OmegaConfBaseException, OSError)
@@ -74,9 +73,9 @@ def _unusable(error: BaseException) -> str | None:
     # A missing file is for reading; what is missing for writing is made.
     if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
         return None
-    if not error.filename and error.errno != errno.ENOSPC:
+    if not error.filename and error.errno not in REFUSALS:
         return None
-    return disk_trouble(Path(error.filename or "results"), error)
+    return disk_trouble(Path(error.filename or "a file"), error)
 
 
 def _unknown_key(error: BaseException) -> str | None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def _record(record: Path, content: dict[str, Any]) -> None:
         record.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(content))
         temporary.replace(record)
+    # A cache that cannot be written costs hashing again, nothing else.
     except OSError:
-        # A cache that cannot be written costs hashing again, nothing else.
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk even where there is none
+            temporary.unlink(missing_ok=True)

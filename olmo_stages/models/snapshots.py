@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from olmo_stages.errors import ModelError
+from olmo_stages.atomic import REFUSALS, disk_trouble, refusal
+from olmo_stages.errors import ModelError, StoreError
 from olmo_stages.looking import is_looking, make
 from olmo_stages.models import adapter_files, digests
 from olmo_stages.revisions import hub
@@ -34,6 +35,7 @@ def small_files(stage: Stage) -> tuple[Path, str | None]:
 
     Raises:
         ModelError: there is no such repository or revision, or the hub is not in reach.
+        StoreError: the hub's cache is full or cannot be written.
     """
     path = _snapshot(stage, hub.pin(stage) or stage.revision, _SMALL_FILES)
     return path, path.name if hub.is_commit(path.name) else None
@@ -52,6 +54,7 @@ def weights(stage: Stage, path: Path, commit: str | None) -> None:
 
     Raises:
         ModelError: the index is not one, or the hub is not in reach.
+        StoreError: the hub's cache is full or cannot be written.
     """
     _snapshot(stage, commit or stage.revision, digests.weight_names(path))
 
@@ -66,6 +69,7 @@ def adapter_weights(stage: Stage, path: Path, commit: str | None) -> None:
 
     Raises:
         ModelError: the repository holds a model too, or the hub is not in reach.
+        StoreError: the hub's cache is full or cannot be written.
     """
     if not (path / digests.INDEX).is_file() and hub.has_file(stage.source, commit, digests.SINGLE):
         raise ModelError(
@@ -88,8 +92,15 @@ def _snapshot(stage: Stage, revision: str, patterns: list[str]) -> Path:
                 local_files_only=is_looking(),
             )
         )
-    # All of the hub's errors are one or the other: unknown id or revision, gated, no connection.
-    except (OSError, ValueError) as error:
+    # All of the hub's errors are one of the first two: unknown id or revision, gated, no
+    # connection. The third is that of its library for large files, for a disk that is full.
+    except (OSError, ValueError, RuntimeError) as error:
+        refused = refusal(error)
+        if refused is not None and refused.errno in REFUSALS:
+            place = Path(huggingface_hub.constants.HF_HUB_CACHE)
+            raise StoreError(disk_trouble(place, refused, "HF_HUB_CACHE=DIR")) from error
+        if isinstance(error, RuntimeError):
+            raise
         if hub.is_misspelt(stage):
             said = hub.unknown_revision(stage)
             raise ModelError(f"{said} (as far as is known here: no hub in reach)") from error

@@ -1,10 +1,12 @@
+import errno
 import logging
+import os
 import time
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
-from olmo_stages.errors import ModelError
+from olmo_stages.errors import ModelError, StoreError
 from olmo_stages.models.checkpoints import locate, model_digest
 from olmo_stages.revisions import hub
 from olmo_stages.stages import lookup
@@ -201,3 +203,29 @@ def test_files_of_a_repository(online, checkpoints, monkeypatch):
     assert not hub.has_file(SOURCE, FIRST, "never.json")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert not hub.has_file(SOURCE, FIRST, "config.json")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("Data processing error: IO Error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_not_taken_for_a_hub_that_does_not_answer(
+    online, checkpoints, tmp_path, monkeypatch, error
+):
+    online.files = {FIRST: checkpoints[0]}
+    online.add(SOURCE, main=FIRST)
+
+    def refuse(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(file_download, "_download_to_tmp_and_move", refuse)
+    with pytest.raises(StoreError) as caught:
+        locate(stage(), tmp_path)
+    place = constants.HF_HUB_CACHE
+    assert str(caught.value) == (
+        f"cannot write {place}: No space left on device; free some space or choose another folder "
+        "with HF_HUB_CACHE=DIR"
+    )
