@@ -1,14 +1,14 @@
 """Copies of results for Weights & Biases. The files on disk come first; nothing here may cost them.
 
-What W&B does wrong becomes one warning. wandb is imported only when a job is recorded.
+What W&B does wrong becomes one warning. wandb is imported only when a job runs or is recorded.
 """
 
-import dataclasses
 import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
@@ -16,41 +16,39 @@ from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 from olmo_stages.atomic import write_file
 from olmo_stages.errors import ConfigError
 from olmo_stages.provenance import redact
-from olmo_stages.records import MEASUREMENTS, TENSORS, TRACKING, Job, mark_digest, read_mark
+from olmo_stages.records import TRACKING, Job, mark_digest, read_mark
+from olmo_stages.stopping import unit
+from olmo_stages.tracking import live
 from olmo_stages.tracking.containment import (
     brief,
     comes_from_wandb,
     give_up_on_server,
     surroundings,
+    warn_once,
 )
+from olmo_stages.tracking.filling import Copy, fill
 from olmo_stages.tracking.reachability import answers, has_key, question_address
-from olmo_stages.tracking.run_layout import (
-    TABLE,
-    artifact_name,
-    figure_name,
-    group_name,
-    history,
-    metric_name,
-    run_name,
-    run_tags,
-    summary,
-)
+from olmo_stages.tracking.run_layout import group_name, run_name, run_tags
 from olmo_stages.tracking.sent import read_note, sync_line
-from olmo_stages.types import Measurement, Result, check_choice
+from olmo_stages.types import Result, check_choice
 
 Mode = Literal["auto", "online", "offline"]
 
 _LONGEST_NAME = 128
-_LARGEST_FILE = 20e6  # bytes; pair tables of many rows are for this machine
 _UPLOAD_PATIENCE = 3.0  # in units of timeout_s; what is not uploaded then stays on disk
 
 _logger = logging.getLogger(__name__)
-_warned: set[str] = set()
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Something that is told about finished jobs."""
+    """Something that is told about jobs."""
+
+    def running(
+        self, job: Job, *, group: str, config: Mapping[str, Any]
+    ) -> AbstractContextManager[None]:
+        """Show that a job is at work until the block ends; its result is recorded afterwards."""
+        ...
 
     def record(
         self, job: Job, result: Result, folder: Path, *, group: str, config: Mapping[str, Any]
@@ -62,6 +60,13 @@ class Tracker(Protocol):
 @dataclass(frozen=True)
 class NoTracking:
     """Files only."""
+
+    def running(
+        self, job: Job, *, group: str, config: Mapping[str, Any]
+    ) -> AbstractContextManager[None]:
+        """Do nothing."""
+        del job, group, config
+        return nullcontext()
 
     def record(
         self, job: Job, result: Result, folder: Path, *, group: str, config: Mapping[str, Any]
@@ -101,6 +106,29 @@ class Wandb:
         if self.timeout_s <= 0:
             raise ConfigError(f"tracking.timeout_s {self.timeout_s} must be more than 0 seconds")
 
+    @contextmanager
+    def running(self, job: Job, *, group: str, config: Mapping[str, Any]) -> Iterator[None]:
+        """Show online that a job is at work, under the id that its result will have.
+
+        A job that was stopped or killed therefore continues its run when it is started again. No
+        number is sent. Where there is no server nothing is done: nobody would see it.
+
+        Args:
+            job: what is run.
+            group: name of the sweep.
+            config: the full resolved configuration; secrets in it are not sent.
+
+        Yields:
+            Nothing. The run is left to `record`, or ended where the block raises.
+        """
+        self._show(_Start(job, group, redact({**config, "job": job.describe()})))
+        try:
+            yield
+        except BaseException as error:
+            if (run := live.take(job.run_id)) is not None:
+                live.leave(run, error)
+            raise
+
     def record(
         self, job: Job, result: Result, folder: Path, *, group: str, config: Mapping[str, Any]
     ) -> str | None:
@@ -127,16 +155,19 @@ class Wandb:
         target |= {"run_id": job.run_id, "result": digest}
         earlier = read_note(folder)
         if earlier is not None and all(earlier.get(key) == it for key, it in target.items()):
+            if (run := live.take(job.run_id)) is not None:  # redone by force, with the same numbers
+                live.leave(run)
             return _line(earlier) + " (recorded before)"
-        copy = _Copy(job, result, folder, group, config, digest)
+        copy = Copy(job, result, folder, group, config, digest)
         try:
-            with surroundings(self._place):
+            # Seconds, and the result is whole already: worth finishing when told to stop.
+            with unit(), surroundings(self._place):
                 sent = self._send(copy)
-            if sent is None:
-                return None
-            if sent["whole"]:
-                note = {**target, **sent, "group": group_name(group)}
-                write_file(folder / TRACKING, json.dumps(note, indent=2).encode())
+                if sent is None:
+                    return None
+                if sent["whole"]:
+                    note = {**target, **sent, "group": group_name(group)}
+                    write_file(folder / TRACKING, json.dumps(note, indent=2).encode())
         except Exception as error:
             if not comes_from_wandb(error):
                 raise
@@ -148,28 +179,43 @@ class Wandb:
     def _place(self) -> Path:
         return Path(self.directory).absolute()
 
-    def _send(self, copy: "_Copy") -> dict[str, Any] | None:
+    def _show(self, start: "_Start") -> None:
+        try:
+            with surroundings(self._place):
+                if self._choose_mode() == "online":
+                    live.keep(start.job.run_id, self._start(start, "online"))
+        except Exception as error:
+            if not (isinstance(error, _StartError) or comes_from_wandb(error)):
+                raise
+            warn_once(f"W&B: {brief(error)}; not shown before there is a result")
+
+    def _send(self, copy: Copy) -> dict[str, Any] | None:
+        config = copy.whole_config()
+        if (run := live.take(copy.job.run_id)) is not None and live.alive(run, config):
+            return self._fill_and_end(run, copy)
         mode = self._choose_mode()
         if mode == "disabled":
             return None
+        start = _Start(copy.job, copy.group, config)
         if mode == "online":
             try:
-                return self._run(copy, "online")
+                return self._fill_and_end(self._start(start, "online"), copy)
             except _StartError as error:
-                _warn_once(f"W&B: {error}; recording offline")
-        return self._run(copy, "offline")
+                warn_once(f"W&B: {error}; recording offline")
+        sent = self._fill_and_end(self._start(start, "offline"), copy)
+        _drop_superseded(Path(sent["place"]), copy.job.run_id)
+        return sent
 
     def _choose_mode(self) -> Literal["online", "offline", "disabled"]:
         return _possible_mode() if self.mode == "auto" else cast(Any, self.mode)
 
-    def _run(self, copy: "_Copy", mode: Literal["online", "offline"]) -> dict[str, Any]:
-        run = self._start(copy, mode)
+    def _fill_and_end(self, run: Any, copy: Copy) -> dict[str, Any]:  # noqa: ANN401  (a wandb run)
         sent = {"url": run.url, "place": str(Path(run.dir).parent), "whole": True}
         try:
             try:
-                _fill(run, copy)
-            except BaseException:
-                run.finish(exit_code=1)
+                fill(run, copy)
+            except BaseException as error:
+                live.leave(run, error)
                 raise
             run.finish()
         except Exception as error:
@@ -178,14 +224,12 @@ class Wandb:
             sent |= {"url": None, "whole": False}
             give_up_on_server()
             _logger.warning("W&B: the copy is not whole (%s)", brief(error))
-        if mode == "offline":
-            _drop_superseded(Path(run.dir).parent, copy.job.run_id)
         return sent
 
-    def _start(self, copy: "_Copy", mode: Literal["online", "offline"]) -> Any:  # noqa: ANN401  (wandb is imported late)
+    def _start(self, start: "_Start", mode: Literal["online", "offline"]) -> Any:  # noqa: ANN401  (wandb is imported late)
         import wandb
 
-        job = copy.job
+        job = start.job
         settings = wandb.Settings(
             root_dir=str(self._place),
             console="off",
@@ -195,6 +239,8 @@ class Wandb:
             finish_timeout_raises=True,
             init_timeout=float(self.timeout_s),
             silent=True,
+            # Its own is Ctrl-C; of a run that continues nobody knows when the button was pressed.
+            stop_fn=_go_on,
             x_disable_machine_info=True,
             x_disable_meta=True,  # the provenance says more, and hides secrets in arguments
             x_disable_stats=True,
@@ -207,10 +253,10 @@ class Wandb:
                 entity=self.entity,
                 id=job.run_id,
                 name=run_name(job)[:_LONGEST_NAME],
-                group=group_name(copy.group),
+                group=group_name(start.group),
                 job_type=job.analysis[:_LONGEST_NAME],
                 tags=run_tags(job, self.tags),
-                config=copy.whole_config(),
+                config=start.config,
                 mode=mode,
                 resume="allow",
                 reinit="create_new",  # not `wandb.run`, which a failed job could leave behind
@@ -225,20 +271,16 @@ class Wandb:
 
 
 @dataclass(frozen=True, eq=False)
-class _Copy:
-    """What is sent about one job."""
+class _Start:
+    """What is told when a run is started or continued."""
 
     job: Job
-    result: Result
-    folder: Path
     group: str
-    config: Mapping[str, Any]
-    digest: str
+    config: dict[str, Any]
 
-    def whole_config(self) -> dict[str, Any]:
-        provenance = json.loads((self.folder / "provenance.json").read_bytes())
-        rest = {key: it for key, it in provenance.items() if key not in {"config", "job", "argv"}}
-        return redact({**self.config, "job": self.job.describe(), "provenance": rest})
+
+def _go_on() -> None:
+    """Do nothing when somebody presses the button that stops a run."""
 
 
 class _StartError(Exception):
@@ -255,62 +297,9 @@ def _possible_mode() -> Literal["online", "offline", "disabled"]:
     if settings.mode in {"offline", "dryrun"} or not has_key(settings):
         return "offline"
     if not answers(question_address(settings.base_url)):
-        _warn_once(f"W&B: {settings.base_url} does not answer; recording offline")
+        warn_once(f"W&B: {settings.base_url} does not answer; recording offline")
         return "offline"
     return "online"
-
-
-def _fill(run: Any, copy: _Copy) -> None:  # noqa: ANN401  (a wandb run)
-    import wandb
-
-    job, result = copy.job, copy.result
-    prefix = metric_name(job.analysis)
-    run.define_metric("layer", hidden=True, summary="none")
-    # No automatic summary: it would show the last layer's value as if it were the run's.
-    run.define_metric(f"{prefix}/*", step_metric="layer", summary="none")
-    layers = history(result.measurements, job.analysis)
-    _warn_of_older_curves(run, copy)
-    for step, values in enumerate(layers):
-        if step >= run.starting_step:  # a resumed run has the others already
-            run.log(values, step=step)
-    columns: list[Any] = [it.name for it in dataclasses.fields(Measurement)]
-    rows: list[Any] = [[getattr(row, it) for it in columns] for row in result.measurements]
-    media: dict[str, Any] = {TABLE: wandb.Table(columns=columns, data=rows)}
-    media |= {figure_name(name): _figure(text) for name, text in result.figures.items()}
-    run.log(media, step=max(len(layers), run.starting_step))
-    run.log_artifact(_artifact(copy))
-    run.summary.update(summary(result, job.analysis))
-    run.summary["result_digest"] = copy.digest
-
-
-def _figure(text: str) -> Any:  # noqa: ANN401  (wandb is imported late)
-    import plotly.io
-    import wandb
-
-    return wandb.Plotly(plotly.io.from_json(text))
-
-
-def _artifact(copy: _Copy) -> Any:  # noqa: ANN401  (wandb is imported late)
-    import wandb
-
-    name = artifact_name(copy.job.analysis, copy.job.run_id)
-    artifact = wandb.Artifact(name, type="result", metadata={"result_digest": copy.digest})
-    tables = read_mark(copy.folder).get("tables", {}).values()
-    for file in (MEASUREMENTS, TENSORS, *tables):
-        if (copy.folder / file).stat().st_size <= _LARGEST_FILE:
-            artifact.add_file(str(copy.folder / file), name=file, skip_cache=True)
-        else:
-            _warn_once(f"W&B: {file} of over {_LARGEST_FILE / 1e6:.0f} MB stays on disk only")
-    return artifact
-
-
-def _warn_of_older_curves(run: Any, copy: _Copy) -> None:  # noqa: ANN401  (a wandb run)
-    if run.starting_step and run.summary.get("result_digest") != copy.digest:
-        _logger.warning(
-            "W&B: the layer curves of run %s stay those of its first recording; "
-            "its table, figures and files are new",
-            copy.job.run_id,
-        )
 
 
 def _drop_superseded(place: Path, run_id: str) -> None:
@@ -327,9 +316,3 @@ def _line(sent: Mapping[str, Any]) -> str:
     if sent["url"] is not None:
         return f"W&B: {sent['url']}"
     return f"W&B, offline; to upload: {sync_line([Path(sent['place'])])}"
-
-
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
-        _logger.warning(message)

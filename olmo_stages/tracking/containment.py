@@ -10,6 +10,7 @@ from olmo_stages.provenance import redact
 from olmo_stages.tracking.reachability import question_address, remember_failure
 
 _logger = logging.getLogger(__name__)
+_warned: set[str] = set()
 _THEIRS = frozenset({"wandb", "wandb_workspaces"})
 
 
@@ -61,10 +62,24 @@ def give_up_on_server() -> None:
     """
     import wandb
 
+    remember_failure(question_address(wandb.setup().settings.base_url))
+    end_service()
+
+
+def end_service() -> None:
+    """End W&B's service, be it dead; the next run starts another."""
+    import wandb
+
     try:
-        remember_failure(question_address(wandb.setup().settings.base_url))
         wandb.teardown()
     except Exception as error:
         if not comes_from_wandb(error):
             raise
         _logger.debug("W&B: %s", brief(error))
+
+
+def warn_once(message: str) -> None:
+    """Warn, unless this process has said so already."""
+    if message not in _warned:
+        _warned.add(message)
+        _logger.warning(message)

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from olmo_stages import tracking
-from olmo_stages.tracking import reachability
+from olmo_stages.tracking import containment, reachability
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +13,7 @@ def _clean(monkeypatch, tmp_path):
 
     wandb.teardown()  # its settings are read once a process
     monkeypatch.setattr(reachability, "_failures", {})
-    monkeypatch.setattr(tracking, "_warned", set())
+    monkeypatch.setattr(containment, "_warned", set())
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

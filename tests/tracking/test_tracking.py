@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from olmo_stages import tracking
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.figures import layer_curves
 from olmo_stages.records import Job, is_finished, read, write
-from olmo_stages.tracking import NoTracking, Tracker, Wandb, reachability
+from olmo_stages.tracking import NoTracking, Tracker, Wandb, filling, reachability
 from olmo_stages.tracking.run_layout import history, summary
 from olmo_stages.types import Measurement, Result, Stage
 
@@ -109,7 +108,7 @@ def test_a_table_is_copied_only_if_it_is_small(tmp_path, monkeypatch, caplog, sm
     with_table = replace(plain, tables={"tokens": {"layer_0": numbers}})
     write(folder, with_table, {"job": job.describe(), "git": {"commit": "c1"}})
     if not small:
-        monkeypatch.setattr(tracking, "_LARGEST_FILE", 15e3)
+        monkeypatch.setattr(filling, "_LARGEST_FILE", 15e3)
     record(tmp_path, job, with_table, folder)
     lines = [json.loads(line) for line in inspect(runs(tmp_path)[0]).splitlines()]
     sent = json.dumps([line["artifact"] for line in lines if line["type"] == "artifact"])
@@ -207,7 +206,7 @@ def test_two_jobs_of_a_process_are_two_runs(tmp_path):
 def test_a_job_that_fails_while_recording_does_not_mix_with_the_next(tmp_path, monkeypatch):
     first, second = finished(tmp_path, seed=0, value=0.25), finished(tmp_path, seed=1)
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "history", lambda *_: 1 / 0)
+        patch.setattr(filling, "history", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # a mistake of ours is not hidden
             record(tmp_path, *first)
     record(tmp_path, *second)
@@ -294,7 +293,7 @@ def test_an_error_inside_wandb_is_one_warning_and_the_next_call_tries_again(
 ):
     job, expected, folder = finished(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "_figure", lambda _: object())  # which wandb refuses to log
+        patch.setattr(filling, "_figure", lambda _: object())  # which wandb refuses to log
         record(tmp_path, job, expected, folder)
     warned = [it.getMessage() for it in caplog.records if it.name.startswith("olmo_stages")]
     assert ["not whole" in it for it in warned] == [True]
