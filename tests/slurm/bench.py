@@ -17,7 +17,7 @@ from tests.slurm.cluster import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN = Path(__file__).resolve().parent / "own"
-LONGEST_S = 120.0
+LONGEST_S = 240.0
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Bench:
         """Ids of all jobs that were ever submitted from here."""
         return {it["JobID"] for it in self.accounted()}
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
         """Wait until something holds; all there is to see where it never does."""
         end = time.monotonic() + seconds
         while not condition():

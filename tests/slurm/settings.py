@@ -19,7 +19,7 @@ SYSTEM = "/usr/sbin:/sbin"
 """Where daemons are, which is not on everybody's PATH."""
 
 NODES = ("n1", "n2", "n3")
-CPUS, GPUS, MEMORY_MB = 4, 2, 8000
+CPUS, GPUS, MEMORY_MB = 4, 2, 20_000
 
 # How long a requeued job waits before it starts again is bound to how long credentials are valid.
 # Virtual nodes have more CPUs than the machine, so configuration counts and no cgroup is needed.

@@ -6,7 +6,7 @@ from olmo_stages.records import read
 
 COSINE = [
     *("analysis=cosine", "analysis.n_permutations=19", "analysis.n_unrelated=19"),
-    *("analysis.n_folds=2", "analysis.n_resamples=50"),
+    *("analysis.n_folds=2", "analysis.n_resamples=100"),
 ]
 STAGES = ["base", "think_dpo", "think_sft"]
 
