@@ -18,10 +18,12 @@ class SlurmLauncher(Launcher):
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:  # noqa: ANN401
         """Take what Hydra gives."""
-        self.context, self.task, self.config = hydra_context, task_function, config
+        from olmo_stages.launching.batch import Given
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        """Submit the jobs and wait for them."""
+        self.given = Given(hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        """Submit the jobs of a batch and wait for them."""
         from olmo_stages.launching.slurm.launcher import launch
 
-        return launch(self.config, self.context, self.params, job_overrides, initial_job_idx)
+        return launch(self.given, self.params, job_overrides, initial_job_idx)

@@ -1,0 +1,1 @@
+"""Jobs of a sweep as arrays of Slurm: submitted, found again, watched to their end."""
