@@ -3,13 +3,13 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from hashlib import sha256
 from pathlib import Path
 
 from olmo_stages.atomic import OUTPUTS, safe_name, write_file
 from olmo_stages.errors import ConfigError
-from olmo_stages.expected import read_launches
+from olmo_stages.expected import Launch, read_launches
 from olmo_stages.provenance import redact_arguments
 
 _FILE = "command.json"
@@ -77,17 +77,40 @@ def launches(folder: Path) -> tuple[str, ...]:
 
 
 def again(folder: Path, jobs: Iterable[str]) -> tuple[str, ...]:
-    """The commands that asked a sweep for jobs, each once, quoted for a shell.
+    """The commands that do jobs of a sweep again, quoted for a shell: one for each launch of it.
 
-    Of several launches that asked for a job it is the last. A job that no list names is taken for
-    one of the command that was noted last, and so is every job where no list has a command.
+    Of several launches that asked for a job it is the last. Of a launch's jobs the command asks for
+    those wanted and as few others as a product of values allows, all of it where that is not known.
+    A job that no list names is taken for one of the command that was noted last, and so is every
+    job where no list has a command.
     """
     found = read_launches(folder)
-    by_job = {it.job: shlex.join(launch.command) for launch in found for it in launch.jobs}
-    last = recorded(folder) or ""
-    has_none = not any(by_job.values())
-    commands = (last if has_none else by_job.get(job, last) for job in jobs)
-    return tuple(dict.fromkeys(filter(None, commands)))
+    last = {it.job: launch for launch in found for it in launch.jobs}
+    has_none = not any(it.command for it in found)
+    wanted = set(jobs)
+    commands = [
+        shlex.join(_narrowed(launch, own, folder.name))
+        for launch in found
+        if launch.command and (own := {job for job in wanted if last.get(job) is launch})
+    ]
+    if any(has_none or job not in last for job in wanted):
+        commands += filter(None, [recorded(folder)])
+    return tuple(dict.fromkeys(commands))
+
+
+def _narrowed(launch: Launch, wanted: Set[str], sweep: str) -> list[str]:
+    """The words that ask for some jobs of a launch, in the folder that they are in."""
+    values: dict[str, dict[str, None]] = {}
+    for job in launch.jobs:
+        for override in job.overrides if job.job in wanted else ():
+            key, equals, value = override.partition("=")
+            values.setdefault(key + equals, {})[value] = None
+    if not values or wanted >= {it.job for it in launch.jobs}:
+        return list(launch.command)
+    kept = [it for it in launch.command if not (_OVERRIDE.match(it) and changes_job(it))]
+    named = any(re.match(r"[+]*sweep=", it) for it in kept)
+    words = [key + ",".join(found) for key, found in values.items()]
+    return [*kept, *words, *([] if named else [f"sweep={sweep}"])]
 
 
 def _sweep(overrides: Sequence[str]) -> list[str]:

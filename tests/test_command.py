@@ -1,5 +1,7 @@
 """The command line as text."""
 
+import shlex
+
 import pytest
 
 from olmo_stages.command import again, completed, launches, record, recorded, spelt
@@ -57,7 +59,8 @@ def test_a_folder_without_a_command_has_none(tmp_path):
 def launch(folder, *jobs, noted=True):
     words = ["-m", f"model={','.join(jobs)}"]
     record(folder, "run.py", words)
-    write_expected(folder, [*map(Expected, jobs)], spelt("run.py", words) if noted else ())
+    asked = [Expected(it, [f"model={it}"]) for it in jobs]
+    write_expected(folder, asked, spelt("run.py", words) if noted else ())
 
 
 def test_each_job_is_asked_for_again_by_the_launch_that_asked_for_it(tmp_path):
@@ -65,10 +68,30 @@ def test_each_job_is_asked_for_again_by_the_launch_that_asked_for_it(tmp_path):
     launch(tmp_path, "b", "c")
     first, second = "python run.py -m model=a,b", "python run.py -m model=b,c"
     assert launches(tmp_path) == (first, second)
-    assert again(tmp_path, ["a"]) == (first,)
+    alone = f"python run.py -m model=a sweep={tmp_path.name}"  # b is the second one's now
+    assert again(tmp_path, ["a"]) == (alone,)
     assert again(tmp_path, ["c", "b"]) == (second,)
-    assert again(tmp_path, ["a", "c", "b"]) == (first, second)
+    assert again(tmp_path, ["a", "c", "b"]) == (alone, second)
     assert again(tmp_path, []) == ()
+
+
+def test_a_command_that_redoes_some_jobs_asks_for_as_few_others_as_a_product_allows(tmp_path):
+    words = ["-m", "model=a,b,c", "data=x,y", "+note='p q'", "tracking=none", "--config-dir", "d"]
+    jobs = [[f"model={m}", f"data={d}", "+note='p q'"] for m in "abc" for d in "xy"]
+    asked = [Expected(",".join(it), it) for it in jobs]
+    write_expected(tmp_path, asked, spelt("run.py", words))
+    names = [it.job for it in asked]
+    kept = "python run.py -m tracking=none --config-dir d"
+    named = f"""'+note='"'"'p q'"'"'' sweep={tmp_path.name}"""
+    assert again(tmp_path, names[3:4]) == (f"{kept} model=b data=y {named}",)
+    assert again(tmp_path, names[1:4]) == (f"{kept} model=a,b data=y,x {named}",)
+    assert again(tmp_path, names) == (shlex.join(["python", "run.py", *words]),)
+
+
+def test_a_narrowed_command_keeps_the_name_that_its_sweep_was_given(tmp_path):
+    asked = [Expected(it, [f"model={it}"]) for it in "ab"]
+    write_expected(tmp_path, asked, spelt("run.py", ["-m", "model=a,b", "sweep=mine"]))
+    assert again(tmp_path, ["b"]) == ("python run.py -m sweep=mine model=b",)
 
 
 def test_of_a_sweep_whose_lists_hold_no_command_it_is_the_one_noted_last(tmp_path):

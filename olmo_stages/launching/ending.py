@@ -44,8 +44,7 @@ def finish(launch: Launch, *, together: bool) -> bool:
     """
     if launch.sweep is None:
         return True
-    noted = {it.job: it for it in read_statuses(launch.sweep)}
-    statuses = [*(noted | launch.ended).values()]
+    statuses = _as_seen(launch, read_statuses(launch.sweep))
     from olmo_stages.report.across import assemble
     from olmo_stages.report.show import show_across, show_sweep
 
@@ -60,6 +59,17 @@ def finish(launch: Launch, *, together: bool) -> bool:
         if launch.report and any(status.state in DONE for status in statuses):
             _report(launch.sweep)
     return all(status.state in DONE for status in own)
+
+
+def _as_seen(launch: Launch, noted: Sequence[Status]) -> list[Status]:
+    """How jobs ended as this process saw it where it did, else as the files say."""
+    found = {it.job: it for it in noted}
+    seen = {
+        name: it
+        for name, it in launch.ended.items()
+        if name not in found or found[name].state != it.state
+    }
+    return [*(found | seen).values()]
 
 
 def _name_logs(statuses: Sequence[Status], sweep: Path) -> None:

@@ -16,7 +16,7 @@ from olmo_stages.launching.asked import config_roots, named
 from olmo_stages.launching.child import STOPPED, Told
 from olmo_stages.launching.ending import leave_word
 from olmo_stages.launching.explanation import KNOWN, explain
-from olmo_stages.launching.screen import keep, say
+from olmo_stages.launching.screen import keep, labels, say
 from olmo_stages.stages import searching
 from olmo_stages.statuses import Status, write_status
 from olmo_stages.stopping import Stopped, listening
@@ -77,10 +77,11 @@ class Attempt:
     def _failed(self, error: BaseException) -> Status:
         status = self._status("failed", explain(error))
         if self._multirun:
+            label = labels([*current.launch.jobs]).get(self._name, self._name)
             if isinstance(error, KNOWN):
-                say(f"job {self._name} failed: {status.error}")
+                say(f"job {label} failed: {status.error}")
             else:
-                say(f"job {self._name} failed: {traceback.format_exc()}")
+                say(f"job {label} failed: {traceback.format_exc()}")
                 keep(self.folder, self._name, traceback.format_exc())
         else:
             # Not raised through Hydra, which would print a line of its own before it.
