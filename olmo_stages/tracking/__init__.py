@@ -23,6 +23,7 @@ from olmo_stages.tracking.containment import (
     give_up_on_server,
     surroundings,
 )
+from olmo_stages.tracking.notes import read_note, sync_line
 from olmo_stages.tracking.reachability import answers, has_key, question_address
 from olmo_stages.tracking.run_layout import (
     TABLE,
@@ -35,7 +36,6 @@ from olmo_stages.tracking.run_layout import (
     run_tags,
     summary,
 )
-from olmo_stages.tracking.sent import read_note, sync_line
 from olmo_stages.types import Measurement, Result, check_choice
 
 Mode = Literal["auto", "online", "offline"]
