@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-all check fix bench clean
+.PHONY: help install demo test test-all test-slurm check fix bench clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,12 @@ test: $(READY)  ## the tests: no network, a few minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 test-all: $(READY)  ## also the slow ones
-	$(BIN)/python -m pytest -q -m "not gpu and not network"
+	$(BIN)/python -m pytest -q -m "not gpu and not network and not slurm"
+
+# One after another: they share two cores and one cluster, and some wait for what takes its time.
+test-slurm: $(READY)  ## the tests on a real Slurm, started for them; as root on Debian installs it
+	-bash tests/slurm/install.sh
+	OMP_NUM_THREADS=1 timeout -k 60 1200 $(BIN)/python -m pytest -q -n 0 -m slurm --durations=15 tests/slurm
 
 check: $(READY)  ## format, lint, types, import direction; fails and never repairs
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from olmo_stages.errors import StoreError
+from olmo_stages.looking import is_looking, make
 
 _LONGEST_NAME = 64
 _RETRIES = 20
@@ -39,6 +40,7 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         StoreError: if the disk is full or the place cannot be written.
     """
+    make(str(path))
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,7 @@ def write_folder(folder: Path, files: "dict[str, bytes]", own: Collection[str]) 
     Raises:
         StoreError: if the disk is full or the place cannot be written.
     """
+    make(str(folder))
     mark = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary = folder.with_name(f".{folder.name}.tmp-{mark}")
     old = folder.with_name(f".{folder.name}.old-{mark}")
@@ -85,7 +88,7 @@ def write_folder(folder: Path, files: "dict[str, bytes]", own: Collection[str]) 
 
 def restore_folder(folder: Path) -> None:
     """Put back the older folder of a writer that was killed between its two renames."""
-    if folder.exists() or not folder.parent.is_dir():
+    if is_looking() or folder.exists() or not folder.parent.is_dir():
         return
     for old in sorted(folder.parent.glob(f".{_glob_safe(folder.name)}.old-*")):
         try:

@@ -31,3 +31,7 @@ class NonFiniteError(ModelError):
 
 class StoreError(OlmoStagesError, OSError):
     """An entry of the activation store that is damaged, locked or cannot be written."""
+
+
+class NotHere(OlmoStagesError, LookupError):
+    """Something that would have to be made or downloaded first, where somebody only looks."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
@@ -15,7 +15,8 @@ from olmo_stages.activations.responses import Completion
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.responses import OWN
-from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.errors import ConfigError, NotHere, StoreError
+from olmo_stages.looking import looking
 from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import checkpoints, digests
 from olmo_stages.models.compute import FULL_PRECISION, Compute, of_quantised
@@ -55,6 +56,23 @@ class Outcome:
     cached: bool
     tracked: str | None
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """What a job is given.
+
+    Args:
+        reference: the other side of a comparison, where there is one.
+        dataset: the examples, before anybody responds to them.
+        source: of activations.
+        formats: what a reader must know of the prompts.
+    """
+
+    reference: Stage | None
+    dataset: Dataset
+    source: Source
+    formats: Formats = field(default_factory=Formats)
 
 
 @dataclass(frozen=True)
@@ -105,27 +123,16 @@ class Experiment:
             The result and where it is. A finished job is not redone unless `force`.
         """
         start, clock = records.now(), time.perf_counter()
-        reference = self.reference_stage()
-        cache = cache_folder(self.cache)
-        _check_family(self.model, reference, cache)
-        dataset = self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
-        _check_labels(self.analysis, dataset)
-        completion = self.completion(dataset, reference)
-        source = Source(dataset, self.compute, cache, completion=completion)
-        formats = source.check_formats(self.model, reference)
-        _show(formats)
-        job = Job(
-            self.analysis.name,
-            self.model,
-            reference,
-            dataset.name,
-            self.identity(source, reference),
-        )
+        ready = self.ready()
+        reference, dataset, source = ready.reference, ready.dataset, ready.source
+        _show(ready.formats)
+        job = self.job(ready)
         folder = job.folder(Path(self.outputs))
         found = None if self.force else _finished(folder)
         if found is None:
             result = self.analysis(self.model, reference, source, self.seed)
-            notes = (*dataset.notes, *formats.warnings, *_of_weights(source, self.model, reference))
+            said = _of_weights(source, self.model, reference)
+            notes = (*dataset.notes, *ready.formats.warnings, *said)
             result = _told(result, notes, source, self.model)
             provenance = records.provenance(
                 job=job.describe(),
@@ -146,6 +153,82 @@ class Experiment:
         result = (found or records.read(folder)).result
         tracked = self.tracking.record(job, result, folder, group=self.sweep or "", config=config)
         return Outcome(job, result, folder, found is not None, tracked, time.perf_counter() - clock)
+
+    def finished(self, device: str | None = None) -> bool | None:
+        """Whether the result is there, without running, building or downloading anything.
+
+        Args:
+            device: of the machine that the job would run on, `cuda` or `cpu`; None = this one.
+
+        Returns:
+            None where it cannot be known here: results of this kind are there, but what the job
+            would read (weights, responses, data of the hub) is not on this machine, or was never
+            read, so that nobody knows whether they are its own.
+
+        Raises:
+            OlmoStagesError: what running the job would say, as far as looking shows it.
+        """
+        if self.force:
+            return False
+        here = self.on(device)
+        with looking():
+            try:
+                return _is_sound(here.job(here.ready()).folder(Path(self.outputs)))
+            except NotHere:
+                return None if self._has_relatives() else False
+
+    def on(self, device: str | None) -> "Experiment":
+        """The same job as a machine with this device runs it; None = this machine."""
+        return self if device is None else replace(self, compute=self.compute.on(device))
+
+    def ready(self) -> "Ready":
+        """Everything that the analysis is given, checked; no model is loaded.
+
+        Raises:
+            ConfigError: options that do not fit together.
+            DataError: data that cannot be used.
+            ModelError: a checkpoint that cannot be used.
+        """
+        _check_family(self.model, self.reference_stage(), cache_folder(self.cache))
+        given = self.given()
+        return replace(given, formats=given.source.check_formats(self.model, given.reference))
+
+    def given(self) -> "Ready":
+        """The same without a look at the checkpoints.
+
+        Raises:
+            ConfigError: options that do not fit together.
+            DataError: data that cannot be used.
+        """
+        reference = self.reference_stage()
+        dataset = self.data.load(miniature=any(map(is_miniature, self.model.lineage())))
+        _check_labels(self.analysis, dataset)
+        completion = self.completion(dataset, reference)
+        cache = cache_folder(self.cache)
+        return Ready(
+            reference, dataset, Source(dataset, self.compute, cache, completion=completion)
+        )
+
+    def job(self, ready: "Ready") -> Job:
+        """What the job is, and so where its result lies; responses are written for it if need be.
+
+        Raises:
+            DataError: too few responses can be read.
+            ModelError: a stage cannot respond.
+        """
+        return Job(
+            self.analysis.name,
+            self.model,
+            ready.reference,
+            ready.dataset.name,
+            self.identity(ready.source, ready.reference),
+        )
+
+    def _has_relatives(self) -> bool:
+        """Whether there are results of this analysis, stage and reference, whatever their data."""
+        kind = Job(self.analysis.name, self.model, self.reference_stage(), "", {})
+        folder = kind.folder(Path(self.outputs)).parent
+        return any(map(records.is_finished, folder.glob("*/")))
 
     def reference_stage(self) -> Stage | None:
         """The other side of a comparison, or None for a stage without one.
@@ -316,6 +399,15 @@ def _show(formats: Formats) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in (*formats.warnings, *formats.diff.excerpt.splitlines()):
         console.print(line, markup=False)
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a result is there that `run` would take, without a word about one that is damaged."""
+    try:
+        records.read(folder)
+    except StoreError:
+        return False
+    return True
 
 
 def _finished(folder: Path) -> Recorded | None:

@@ -4,12 +4,11 @@ Files rather than memory, because a job may run in another process or on another
 because a killed process cannot report.
 """
 
-import dataclasses
 import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,10 +16,13 @@ from olmo_stages.atomic import process_runs, safe_name, write_file
 from olmo_stages.expected import Expected, read_expected, told
 from olmo_stages.headlines import restored, stored
 from olmo_stages.provenance import redact, redact_arguments
+from olmo_stages.slurm_queue import own_job, still_there
 from olmo_stages.types import Headline
 
-State = Literal["running", "ok", "cached", "failed", "killed", "missing"]
-"""`killed` and `missing` are found by `read_statuses`; a job writes the others itself."""
+State = Literal["queued", "running", "stopped", "ok", "cached", "failed", "killed", "missing"]
+"""`killed` and `missing` are found by `read_statuses`, `queued` is written by whoever submits a job
+to Slurm; a job writes the others itself. A job that was told to stop is `stopped`: it has not
+failed, and goes on when it is started again."""
 
 _FOLDER = "jobs"
 _BELOW = ("*/jobs/*.json", "sweeps/*/jobs/*.json", "*/sweeps/*/jobs/*.json")
@@ -42,6 +44,7 @@ class Status:
         overrides: what the sweep set for this job.
         headline: `Result.headline`.
         about: what tells jobs apart (`Job.about()`), in column order.
+        slurm: id of the Slurm job that runs it; none of a stopped one that Slurm no longer has.
     """
 
     job: str
@@ -52,23 +55,43 @@ class Status:
     overrides: Sequence[str] = ()
     headline: Headline = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    slurm: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something is at work on it, or will be without being asked again."""
+        return self.state in {"queued", "running"} or (self.state == "stopped" and bool(self.slurm))
 
 
 def write_status(sweep_dir: Path, status: Status) -> Path:
-    """Write or replace a job's status, with the process that wrote it.
+    """Write or replace a job's status, with the process and the Slurm job that wrote it.
 
     Returns:
         The file, in `sweep_dir/jobs`.
     """
     error = " ".join(status.error.split())
-    clean = dataclasses.replace(
-        status, error=redact(error), overrides=redact_arguments(status.overrides)
+    clean = replace(
+        status,
+        error=redact(error),
+        overrides=redact_arguments(status.overrides),
+        slurm=status.slurm or own_job(),
     )
     writer = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
-    path = sweep_dir / _FOLDER / f"{safe_name(status.job)}.json"
-    content = {**dataclasses.asdict(clean), "headline": stored(clean.headline), "writer": writer}
+    path = status_path(sweep_dir, status.job)
+    content = {**asdict(clean), "headline": stored(clean.headline), "writer": writer}
     write_file(path, json.dumps(content).encode())
     return path
+
+
+def status_path(sweep_dir: Path, job: str) -> Path:
+    """The file of a job's status."""
+    return sweep_dir / _FOLDER / f"{safe_name(job)}.json"
+
+
+def said(sweep_dir: Path, job: str) -> Status | None:
+    """What was last written of a job, whatever became of it since; None if nothing was."""
+    found = _read(status_path(sweep_dir, job), ended=False)
+    return found.status if isinstance(found, _Said) else None
 
 
 def read_statuses(
@@ -80,8 +103,9 @@ def read_statuses(
         sweep_dir: folder of the sweep.
         expected: names of its jobs, in the order wanted; None = all that the sweep was ever asked
             for, then all others that wrote a status.
-        ended: the sweep is over, so whatever still says `running` was killed. Without it a job is
-            known to be killed only if its process was on this machine.
+        ended: the sweep is over, so whatever still says `running` was killed, unless Slurm has its
+            job. Without it a job is known to be killed only if its process was on this machine, or
+            if it was a job of the Slurm that can be asked from here.
 
     Returns:
         One status a job; a job without a status is `missing`. What a job did not get to say about
@@ -93,7 +117,7 @@ def read_statuses(
         written = (path.stem for path in (sweep_dir / _FOLDER).glob("*.json"))
         stems = list(dict.fromkeys([*asked, *sorted(written, key=_natural)]))
     names = dict(zip(stems, expected or stems, strict=True))
-    found = {stem: _read(sweep_dir / _FOLDER / f"{stem}.json", ended=ended) for stem in stems}
+    found = _read_all({it: sweep_dir / _FOLDER / f"{it}.json" for it in stems}, ended=ended)
     silent = any(not isinstance(it, Status) or not it.about for it in found.values())
     data = _data_sets(asked, found) if silent else {}
     statuses: list[Status] = []
@@ -112,7 +136,7 @@ def _told(status: Status, asked: Expected, data: Mapping[str, str]) -> Status:
         return status
     if "data" in about:
         about["data"] = data.get(about["data"], about["data"])
-    return dataclasses.replace(status, about={it: about[it] for it in _ABOUT if it in about})
+    return replace(status, about={it: about[it] for it in _ABOUT if it in about})
 
 
 def _data_sets(asked: Mapping[str, Expected], found: Mapping[str, Status | str]) -> dict[str, str]:
@@ -125,21 +149,80 @@ def _data_sets(asked: Mapping[str, Expected], found: Mapping[str, Status | str])
     return {word: min(known) for word, known in names.items() if len(known) == 1}
 
 
-def _read(path: Path, *, ended: bool) -> Status | str:
-    """A status, or why there is none."""
+@dataclass(frozen=True)
+class _Said:
+    """What a job said of itself, and who it was."""
+
+    status: Status
+    writer: Mapping[str, Any]
+
+
+def _read_all(paths: Mapping[str, Path], *, ended: bool) -> dict[str, Status | str]:
+    """Each status, or why there is none, by the key of its path."""
+    said = {key: _read(path, ended=ended) for key, path in paths.items()}
+    ids = {it.status.slurm for it in said.values() if isinstance(it, _Said) and it.status.goes_on}
+    there = still_there(ids - {""}) if ids - {""} else None
+    if there is not None:
+        # It may have ended between its word and Slurm's.
+        again = [key for key, it in said.items() if _is_lost(it, there)]
+        said |= {key: _read(paths[key], ended=ended) for key in again}
+    return {
+        key: it if isinstance(it, str) else _as_it_is(it, there, ended=ended)
+        for key, it in said.items()
+    }
+
+
+def _is_lost(said: "_Said | str", there: Mapping[str, str]) -> bool:
+    """Whether it is at work on a Slurm job that Slurm has no more."""
+    if isinstance(said, str) or not said.status.goes_on:
+        return False
+    return bool(said.status.slurm) and said.status.slurm not in there
+
+
+def _read(path: Path, *, ended: bool) -> "_Said | str":
     try:
         content = json.loads(path.read_bytes())
         writer = content.pop("writer")
         if content["state"] not in get_args(State):
             return _DAMAGED
         status = Status(**{**content, "headline": restored(content.get("headline", {}))})
+        return _Said(status, {it: writer[it] for it in ("host", "pid", "born")})
     except FileNotFoundError:
         return "never started" if ended else "not started"
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return _DAMAGED
-    if status.state == "running" and (ended or _gone(writer)):
-        return dataclasses.replace(status, state="killed", error="killed before it finished")
+
+
+def _as_it_is(said: _Said, there: Mapping[str, str] | None, *, ended: bool) -> Status:
+    """What a job said of itself, set right by what became of it since.
+
+    Args:
+        said: by the job.
+        there: what Slurm has; None = it was not asked, or did not answer.
+        ended: see `read_statuses`.
+    """
+    status = said.status
+    if not status.goes_on:
+        return status
+    slurms = (there or {}).get(status.slurm, "")
+    lost = there is not None and _is_lost(said, there)
+    dead = _gone(said.writer) or slurms == "PENDING"
+    if status.state == "running" and slurms and dead:
+        # Preempted or its node lost, without a word of its own; Slurm starts it again.
+        why = f"killed; Slurm still has its job {status.slurm} ({slurms})"
+        return replace(status, state="stopped", error=why)
+    if status.state == "running" and (dead or lost or (ended and not slurms)):
+        return replace(status, state="killed", error=_killed(status.slurm if lost else ""))
+    if status.state == "queued" and lost:
+        why = f"never started; Slurm no longer has its job {status.slurm}"
+        return replace(status, state="missing", error=why)
+    if status.state == "stopped" and lost:
+        return replace(status, slurm="")
     return status
+
+
+def _killed(slurm: str) -> str:
+    return "killed before it finished" + (f" (Slurm job {slurm})" if slurm else "")
 
 
 def _gone(writer: Mapping[str, Any]) -> bool:

@@ -5,9 +5,9 @@ fold resample permutation`. Nothing here imports torch, so that configs and the 
 quick; activations in memory are float32, which holds every bfloat16 value exactly.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -248,6 +248,30 @@ class Reading:
             )
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Activations that an analysis is going to ask for, told beforehand.
+
+    Args:
+        stage: whose.
+        captures: pairs of site and position, which one forward pass gives.
+        layers: block indices; -1 = embeddings; None = all blocks.
+    """
+
+    stage: Stage
+    captures: tuple[tuple[Site, Position], ...]
+    layers: tuple[int, ...] | None = None
+
+
+def wanted_by(
+    stages: Iterable[Stage | None], site: str, position: str, layers: Sequence[int] | None
+) -> tuple[Wanted, ...]:
+    """The same site, position and layers of several stages; None is no stage."""
+    pair = cast("tuple[Site, Position]", (site, position))
+    chosen = None if layers is None else tuple(layers)
+    return tuple(Wanted(it, (pair,), chosen) for it in stages if it is not None)
+
+
 @runtime_checkable
 class ActivationSource(Protocol):
     """What an analysis asks for activations; hands out the same examples in the same order."""
@@ -384,6 +408,9 @@ class Analysis(Protocol):
     """A frozen dataclass whose fields are its options and whose call does the work.
 
     It is refused on data without labels unless it has an attribute `needs_labels` that is False.
+    A method `reads(stage, reference, seed)` that returns all it is going to ask for, as `Wanted`,
+    lets jobs share forward passes from the start and a dry run count them; without it that is known
+    as far as options called `site`, `position` and `layers` tell of the stage.
     """
 
     @property

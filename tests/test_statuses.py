@@ -170,3 +170,122 @@ def test_a_status_holds_no_secret_and_its_error_is_one_line(tmp_path, monkeypatc
     assert "hf_abcdefghijkl" not in path.read_text()
     assert "k123" not in path.read_text()
     assert read_statuses(tmp_path)[0].error == "no access with ***"
+
+
+# ---- jobs of Slurm
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Stands for Slurm: a function that sets what `squeue` says."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    program = place / "squeue"
+
+    def says(text, code=0, error=""):
+        log = place / "asked"
+        program.write_text(
+            f"#!/bin/sh\necho \"$@\" >> {log}\nprintf '{text}'\nprintf '{error}' >&2\nexit {code}\n"
+        )
+        program.chmod(0o755)
+        return log
+
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return says
+
+
+def elsewhere(path):
+    """Make a status one that a process of another machine wrote."""
+    rewrite_writer(path, host="elsewhere", pid=2**22 + 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({}, ""),
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}, "12_3"),
+    ],
+)
+def test_a_status_names_the_slurm_job_that_wrote_it(tmp_path, monkeypatch, environment, job):
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    write_status(tmp_path, Status("0", "ok"))
+    assert read_statuses(tmp_path)[0].slurm == job
+
+
+@pytest.mark.parametrize(
+    ("state", "has", "becomes"),
+    [
+        ("running", "12_3 RUNNING", "running"),
+        ("running", "12_4 RUNNING", "killed"),
+        ("running", "", "killed"),
+        ("running", "12_3 PENDING", "stopped"),  # killed without a word; Slurm runs it again
+        ("queued", "12_3 PENDING", "queued"),
+        ("queued", "12_3 RUNNING", "queued"),
+        ("queued", "", "missing"),
+        ("stopped", "12_3 PENDING", "stopped"),
+        ("stopped", "", "stopped"),
+        ("ok", "", "ok"),
+        ("failed", "", "failed"),
+    ],
+)
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_a_job_of_slurm_is_by_what_slurm_has(tmp_path, slurm, state, has, becomes, ended):
+    slurm(has + "\\n")
+    elsewhere(write_status(tmp_path, Status("0", state, slurm="12_3")))
+    (status,) = read_statuses(tmp_path, ended=ended)
+    assert status.state == becomes
+    goes_on = "12_3" in has and state in {"running", "queued", "stopped"}
+    assert status.goes_on is goes_on
+
+
+def test_a_process_that_is_gone_while_slurm_has_its_job_was_stopped(tmp_path, slurm):
+    slurm("12 COMPLETING\\n")
+    rewrite_writer(write_status(tmp_path, Status("0", "running", slurm="12")), born="1")
+    (status,) = read_statuses(tmp_path)
+    assert (status.state, status.goes_on) == ("stopped", True)
+    assert status.error == "killed; Slurm still has its job 12 (COMPLETING)"
+
+
+def test_the_only_job_that_slurm_forgot_is_an_error_of_squeue_and_means_none(tmp_path, slurm):
+    error = "slurm_load_jobs error: Invalid job id specified"
+    slurm("", code=1, error=error)
+    elsewhere(write_status(tmp_path, Status("0", "running", slurm="12")))
+    (status,) = read_statuses(tmp_path)
+    assert (status.state, status.error) == ("killed", "killed before it finished (Slurm job 12)")
+
+
+def test_a_slurm_that_does_not_answer_tells_nothing(tmp_path, slurm):
+    slurm("", code=1, error="Unable to contact slurm controller")
+    elsewhere(write_status(tmp_path, Status("0", "running", slurm="12")))
+    write_status(tmp_path, Status("1", "queued", slurm="13"))
+    assert [it.state for it in read_statuses(tmp_path)] == ["running", "queued"]
+
+
+def test_slurm_is_asked_once_and_only_about_what_it_may_have(tmp_path, slurm):
+    log = slurm("12_1 RUNNING\\n")
+    for job, state, number in [("0", "ok", "9"), ("1", "running", "12_1"), ("2", "queued", "12_2")]:
+        write_status(tmp_path, Status(job, state, slurm=number))
+    assert [it.state for it in read_statuses(tmp_path)] == ["ok", "running", "missing"]
+    assert [line.split("--jobs=")[1] for line in log.read_text().splitlines()] == ["12"]
+    write_status(tmp_path, Status("1", "ok", slurm="12_1"))
+    write_status(tmp_path, Status("2", "failed", slurm="12_2"))
+    log.unlink()
+    read_statuses(tmp_path)
+    assert not log.exists()
+
+
+def test_what_ended_between_its_word_and_slurms_is_read_again(tmp_path, monkeypatch):
+    from olmo_stages import statuses
+
+    elsewhere(write_status(tmp_path, Status("0", "running", slurm="12")))
+
+    def ends_meanwhile(_):
+        write_status(tmp_path, Status("0", "ok", slurm="12"))
+        return {}
+
+    monkeypatch.setattr(statuses, "still_there", ends_meanwhile)
+    assert read_statuses(tmp_path)[0].state == "ok"

@@ -19,6 +19,7 @@ from olmo_stages.activations.identity import PassIdentity, digest, entry_key
 from olmo_stages.activations.rows import Rows
 from olmo_stages.atomic import write_file
 from olmo_stages.errors import StoreError
+from olmo_stages.looking import is_looking
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.types import Stage
 
@@ -74,6 +75,8 @@ class Entry:
 
     def touch(self) -> None:
         """Note that it was used, for `gc`, which removes what was not used for longest."""
+        if is_looking():
+            return
         with suppress(OSError):  # a store that can only be read is still a store
             os.utime(self.folder / MANIFEST)
 

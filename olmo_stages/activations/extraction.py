@@ -25,7 +25,7 @@ from olmo_stages.activations.store import Store, default_store
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import FORMATS
 from olmo_stages.data.responses import Response
-from olmo_stages.errors import PairingError
+from olmo_stages.errors import ConfigError, PairingError
 from olmo_stages.models import released
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.compute import Compute
@@ -88,8 +88,9 @@ class Source:
         self.forward_passes: Counter[Stage] = Counter()
         self.ran_on: dict[str, dict[str, str]] = {}
         self.completed: Completed | None = None
+        self._responder: Responder | None = None
         if dataset.respond is not None:
-            responder = Responder(
+            self._responder = responder = Responder(
                 dataset,
                 dataset.respond.generation,
                 self._store,
@@ -190,6 +191,32 @@ class Source:
             ModelError: the checkpoint cannot be used.
         """
         return self._work(stage).identity
+
+    def work(self, stage: Stage, *, prompts_alone: bool = False) -> Work:
+        """What is known of a stage reading the data, without loading it.
+
+        Args:
+            stage: the stage.
+            prompts_alone: as they are before anybody responds, and nobody does for it.
+
+        Raises:
+            ConfigError: options that leave no token.
+            ModelError: the checkpoint cannot be used.
+        """
+        return self._prompting(stage) if prompts_alone else self._work(stage)
+
+    def responses(self, stage: Stage) -> tuple[str, dict[str, Response] | None]:
+        """What identifies that which a stage responds to the data, and what it wrote, if it did.
+
+        Raises:
+            ConfigError: nobody is asked to respond.
+            ModelError: the checkpoint cannot be used.
+            StoreError: the store is damaged.
+        """
+        if self._responder is None:
+            raise ConfigError(f"data {self._dataset.name!r} are read as they are; set data.respond")
+        work = self._prompting(stage)
+        return self._responder.key(work), self._responder.found(work)
 
     def caveats(self, stage: Stage) -> tuple[str, ...]:
         """What a reader must know of a stage's checkpoint, one sentence each.

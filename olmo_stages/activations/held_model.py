@@ -5,6 +5,7 @@ from typing import Any
 
 from olmo_stages.activations.request import Work
 from olmo_stages.errors import ConfigError
+from olmo_stages.looking import make
 from olmo_stages.models.compute import Compute
 
 
@@ -49,9 +50,10 @@ class HeldModel:
         return self.of(work)[0], self._new_budget(work)
 
     def _load(self, work: Work) -> None:
+        make(f"activations of {work.stage.label}")
         import torch
 
-        from olmo_stages.models.loading import load
+        from olmo_stages.models.loading import load, places
 
         # Before the next one is loaded, so that two are never in memory.
         self.loaded = None
@@ -60,14 +62,15 @@ class HeldModel:
             torch.cuda.empty_cache()
         if self._compute.threads is not None:
             torch.set_num_threads(self._compute.threads)
-        self.loaded = load(
-            work.stage,
-            work.checkpoint,
-            dtype=work.identity.dtype,
-            device=self._compute.resolve_device(),
-            quantisation=self._compute.quantisation,
-            device_map=self._compute.device_map,
-        )
+        where = {
+            "dtype": work.identity.dtype,
+            "device": self._compute.resolve_device(),
+            "quantisation": self._compute.quantisation,
+        }
+        device_map = self._compute.device_map
+        if device_map is None:
+            device_map = places(work.stage, work.checkpoint, say=say, **where)
+        self.loaded = load(work.stage, work.checkpoint, device_map=device_map, **where)
 
     def _new_budget(self, work: Work) -> Any:  # noqa: ANN401 (a TokenBudget, likewise)
         from olmo_stages.models.memory import TokenBudget

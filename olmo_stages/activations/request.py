@@ -1,9 +1,9 @@
 """What is asked of a stage, checked and identified before anything is loaded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from olmo_stages.activations import prompts
 from olmo_stages.activations.identity import PassIdentity
@@ -15,9 +15,17 @@ from olmo_stages.models.captures import Capture
 from olmo_stages.models.checkpoints import Checkpoint
 from olmo_stages.models.compute import Compute
 from olmo_stages.models.malformed import malformed
-from olmo_stages.types import EMBEDDING_LAYER, Position, Site, Stage, check_choice
+from olmo_stages.types import (
+    EMBEDDING_LAYER,
+    Analysis,
+    Position,
+    Site,
+    Stage,
+    Wanted,
+    check_choice,
+)
 
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+SITES: tuple[Site, ...] = get_args(Site)
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,90 @@ def ask(work: Work, capture: Capture, layers: tuple[int, ...] | None) -> Asked:
         return Asked(work, capture, blocks, (EMBEDDING_LAYER, *blocks))
     check_layers(work, layers)
     return Asked(work, capture, layers, layers)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one forward pass of a job must give, where the store does not have it.
+
+    Args:
+        work: of the stage.
+        captures: sites and positions.
+        layers: those that are going to be read.
+        captured: those that a pass would keep.
+    """
+
+    work: Work
+    captures: tuple[Capture, ...]
+    layers: tuple[int, ...]
+    captured: tuple[int, ...]
+
+    def missing(
+        self, has: Callable[[PassIdentity, Sequence[Capture], Sequence[int]], object]
+    ) -> tuple[Capture, ...]:
+        """The captures that one forward pass over `captured` has to give; none = no pass.
+
+        Args:
+            has: what is there already, e.g. `Store.find`; anything that is true means yes.
+        """
+        return tuple(it for it in self.captures if not has(self.work.identity, (it,), self.layers))
+
+
+def need(work: Work, wanted: Wanted) -> Need:
+    """What is wanted of a stage, checked.
+
+    Raises:
+        ConfigError: no such site, position or layer.
+    """
+    captures = tuple(sorted({check_capture(*pair) for pair in wanted.captures}))
+    asked = ask(work, captures[0], wanted.layers)
+    return Need(work, captures, asked.layers, asked.captured)
+
+
+def declares(analysis: Analysis) -> bool:
+    """Whether an analysis tells all that it is going to ask for."""
+    return callable(getattr(analysis, "reads", None))
+
+
+def wanted(
+    analysis: Analysis, stage: Stage, reference: Stage | None, seed: int
+) -> tuple[Wanted, ...]:
+    """What an analysis is going to ask for, as far as it tells or its options show.
+
+    Nothing that it might not ask for: of an analysis that does not tell, no more than the stage
+    itself, where its options name site and position.
+
+    Args:
+        analysis: the analysis.
+        stage: the stage that it measures.
+        reference: the other side, if there is one.
+        seed: its seed.
+
+    Returns:
+        In the order in which it asks.
+    """
+    if declares(analysis):
+        return tuple(getattr(analysis, "reads")(stage, reference, seed))  # noqa: B009
+    options = asdict(analysis) if is_dataclass(analysis) else {}
+    sites = _named(options, ("site", "sites"), get_args(Site))
+    positions = _named(options, ("position", "positions"), POSITIONS)
+    layers = options.get("layers")
+    plain = layers is None or (
+        isinstance(layers, list | tuple) and all(isinstance(it, int) for it in layers)
+    )
+    if not sites or not positions or not plain:
+        return ()
+    pairs: tuple[tuple[Site, Position], ...] = tuple((s, p) for s in sites for p in positions)
+    return (Wanted(stage, pairs, None if layers is None else tuple(layers)),)
+
+
+def _named(
+    options: Mapping[str, Any], names: tuple[str, ...], known: tuple[str, ...]
+) -> tuple[Any, ...]:
+    """What options of these names are set to, where all of it is known."""
+    values = [options.get(name) for name in names]
+    flat = [it for value in values for it in ([value] if isinstance(value, str) else value or ())]
+    return tuple(dict.fromkeys(flat)) if all(it in known for it in flat) else ()
 
 
 def _first(path: Path, config: dict[str, Any], *names: str) -> int:

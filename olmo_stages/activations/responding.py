@@ -66,15 +66,31 @@ class Responder:
             ModelError: the checkpoint cannot be used.
             StoreError: the store is damaged or cannot be written.
         """
-        ends = ends_of_text(work.checkpoint.path)
-        identity = written.identify(work.identity, self._dataset, ends, self._generation)
-        folder = self._store.folder(identity.key, written.FOLDER)
-        entry = read_entry(folder)
+        shards = self._shards(work)
+        folder, entry = shards.folder, read_entry(shards.folder)
         if entry is None:
             with self._store.lock(folder, lambda: self._on_wait(work.stage)):
-                entry = read_entry(folder) or self._write(work, Shards(folder, identity))
+                entry = read_entry(folder) or self._write(work, shards)
         entry.touch()
         return written.read(entry)
+
+    def key(self, work: Work) -> str:
+        """What identifies that which a stage writes."""
+        return self._shards(work).identity.key
+
+    def found(self, work: Work) -> dict[str, Response] | None:
+        """What a stage wrote, if it did; nothing is written now.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
+        entry = read_entry(self._shards(work).folder)
+        return None if entry is None else written.read(entry)
+
+    def _shards(self, work: Work) -> Shards:
+        ends = ends_of_text(work.checkpoint.path)
+        identity = written.identify(work.identity, self._dataset, ends, self._generation)
+        return Shards(self._store.folder(identity.key, written.FOLDER), identity)
 
     def _write(self, work: Work, shards: Shards) -> Entry:
         from olmo_stages.models.tokenizer import load_tokenizer

@@ -19,6 +19,7 @@ from olmo_stages.activations.entry import Entry, Writer, read_entry
 from olmo_stages.activations.identity import PassIdentity, entry_key
 from olmo_stages.atomic import disk_trouble
 from olmo_stages.errors import StoreError
+from olmo_stages.looking import make
 from olmo_stages.models.captures import Capture
 
 SHARD_EXAMPLES = 512
@@ -106,6 +107,7 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
+        make(f"entry {folder}")
         lock = self._lock(folder)
         held = self._acquire(lock, on_wait)
         try:

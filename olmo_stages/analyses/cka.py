@@ -40,7 +40,9 @@ from olmo_stages.types import (
     Result,
     Site,
     Stage,
+    Wanted,
     check_choice,
+    wanted_by,
 )
 
 
@@ -144,6 +146,11 @@ class CKA:
             choice.fitted(name, n_components=self.n_components, variance=float(self.variance))
             for name in names
         )
+
+    def reads(self, stage: Stage, reference: Stage | None, seed: int) -> tuple[Wanted, ...]:
+        """Both sides, and the floor."""
+        floor = replace(stage, random_init=seed) if self.random_init else None
+        return wanted_by((stage, reference, floor), self.site, self.position, self.layers)
 
     def __call__(
         self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int

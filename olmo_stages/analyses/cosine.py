@@ -32,8 +32,10 @@ from olmo_stages.types import (
     Result,
     Site,
     Stage,
+    Wanted,
     check_choice,
     check_pooled,
+    wanted_by,
 )
 from olmo_stages.vectors.by_layer import by_layer
 from olmo_stages.vectors.caveats import caveats, of_reading
@@ -122,6 +124,11 @@ class Cosine:
             raise ConfigError(f"analysis.shrinkage={self.shrinkage}: give more than 0, at most 1")
         if not 0 < self.strength < float("inf"):
             raise ConfigError(f"analysis.strength={self.strength}: give a positive penalty")
+
+    def reads(self, stage: Stage, reference: Stage | None, seed: int) -> tuple[Wanted, ...]:
+        """Both sides."""
+        del seed
+        return wanted_by((stage, reference), self.site, self.position, self.layers)
 
     def __call__(
         self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int

@@ -11,17 +11,20 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from olmo_stages.probing.names import BEST_LAYER, DIFFERENCE, DIFFERENCE_STAGES
 from olmo_stages.probing.options import Options
 from olmo_stages.types import (
+    EMBEDDING_LAYER,
     ActivationSource,
     Change,
     Finished,
     Result,
     Stage,
+    Wanted,
+    wanted_by,
 )
 
 CHANGE = Change(
@@ -44,6 +47,16 @@ class Probe(Options):
 
     name: ClassVar[str] = "probe"
     version: ClassVar[int] = 3
+
+    def reads(self, stage: Stage, reference: Stage | None, seed: int) -> tuple[Wanted, ...]:
+        """Both sides, and the baselines that are activations."""
+        untrained = replace(stage, random_init=seed) if self.random_init else None
+        place = self.site, self.position
+        return (
+            *wanted_by((stage, reference), *place, self.layers),
+            *wanted_by((stage,), *place, (EMBEDDING_LAYER,)),
+            *wanted_by((untrained,), *place, self.layers),
+        )
 
     def __call__(
         self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int

@@ -37,8 +37,10 @@ from olmo_stages.types import (
     Result,
     Site,
     Stage,
+    Wanted,
     check_choice,
     check_pooled,
+    wanted_by,
 )
 from olmo_stages.vectors.files import TraitVector, check_fits, load
 from olmo_stages.vectors.origin import of_given, of_pair, of_tasks
@@ -127,6 +129,18 @@ class Projection:
         found = load(self.vector)
         return found if self.layers is None else found.select(self.layers)
 
+    def reads(self, stage: Stage, reference: Stage | None, seed: int) -> tuple[Wanted, ...]:
+        """Both sides; of the stage also its tokens, where they are scored."""
+        del seed
+        vector = self.given()
+        site, pooled = _place(self, vector)
+        layers = _chosen(self, vector)
+        tokens: list[tuple[Site, Position]] = [(site, "tokens")] if self.tokens else []
+        return (
+            Wanted(stage, ((site, pooled), *tokens), layers),
+            *wanted_by((reference,), site, pooled, layers),
+        )
+
     def __call__(
         self, stage: Stage, reference: Stage | None, activations: ActivationSource, seed: int
     ) -> Result:
@@ -194,10 +208,7 @@ class _Run:
         return Where(self.stage.label, reference, layers, types, self.seed)
 
     def _stream(self, stage: Stage, position: Position) -> Iterator[Activations]:
-        wanted = self.options.layers
-        if wanted is None and self.vector is not None:
-            wanted = self.vector.layers
-        layers = None if wanted is None else tuple(sorted(wanted))
+        layers = _chosen(self.options, self.vector)
         site, pooled = self.place
         try:
             if self.options.tokens and stage == self.stage:
@@ -289,6 +300,12 @@ def _place(options: Projection, vector: TraitVector | None) -> tuple[Site, Poole
     usual = ("resid_post", "mean") if vector is None else (vector.site, vector.position)
     site, position = options.site or usual[0], options.position or usual[1]
     return cast("Site", site), cast("PooledPosition", position)
+
+
+def _chosen(options: Projection, vector: TraitVector | None) -> tuple[int, ...] | None:
+    """Layers that are read: the options', else the vector's, else all."""
+    wanted = vector.layers if options.layers is None and vector else options.layers
+    return None if wanted is None else tuple(sorted(wanted))
 
 
 def _described(acts: Activations) -> Activations:

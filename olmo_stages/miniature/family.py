@@ -19,6 +19,7 @@ from typing import Any
 
 import olmo_stages
 from olmo_stages.errors import ConfigError, ModelError
+from olmo_stages.looking import make
 from olmo_stages.miniature.progress import BuildProgress
 from olmo_stages.miniature.recipe import PARENTS, STAGES, Recipe
 from olmo_stages.types import check_choice
@@ -99,6 +100,7 @@ def ensure_many(
     home = root / recipe.digest(seed)
     missing = _missing([stage for stage, _ in pairs], home)
     if missing:
+        make(f"miniature stage {missing[-1]}")
         home.mkdir(parents=True, exist_ok=True)
         with BuildProgress({s: recipe.n_steps(s) for s in missing}, str(home)) as progress:
             _Crew(home, seed, recipe, missing, progress).build()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmo_stages.errors import ModelError
+from olmo_stages.looking import is_looking
 from olmo_stages.models import adapter_files, borrowed, digests, released, snapshots
 from olmo_stages.revisions.names import MAIN
 from olmo_stages.stages import MINIATURE, lookup
@@ -71,7 +72,8 @@ def locate(stage: Stage, cache: Path, *, weights: bool = True) -> Checkpoint:
         )
     digests.read_config(found.path)
     released.check_release(stage, found.path)
-    if weights:
+    # A commit says which weights they are, wherever they may be.
+    if weights and not (is_looking() and found.commit):
         digests.weight_files(found.path)
     return _with_tokenizer(stage, found, cache)
 
@@ -136,7 +138,7 @@ def _downloaded(stage: Stage, cache: Path, weights: bool) -> Checkpoint:  # noqa
     if adapter_files.holds_adapter(path):
         snapshots.adapter_weights(stage, path, commit)
         return _adapted(stage, path, cache, weights)
-    if weights:
+    if weights and not (is_looking() and commit):
         snapshots.weights(stage, path, commit)
     return Checkpoint(path, commit)
 

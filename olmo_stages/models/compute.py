@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from olmo_stages.errors import ConfigError
@@ -30,8 +30,8 @@ class Compute:
         token_budget: tokens in one batch, padding included; a longer example is a batch alone.
         threads: CPU threads of torch; None = torch's own choice.
         quantisation: of the weights: `none`, `int8` or `int4`, by bitsandbytes.
-        device_map: `auto` = accelerate spreads the model over all GPUs and the CPU; None = the
-            model lies on one device.
+        device_map: None = the model lies on one device or, where one GPU does not hold its
+            weights, on as few as do; `auto` = accelerate spreads it over all GPUs and the CPU.
         streamed: read the weights block by block, once, with all batches passing through each;
             for models that do not fit into memory. Changes no number.
     """
@@ -90,6 +90,17 @@ class Compute:
                 "compute.device 'cuda': torch sees no GPU here; use compute.device=cpu"
             )
         return "cpu"
+
+    def on(self, device: str) -> "Compute":
+        """The same settings for a machine that is not this one, with nothing left to look up there.
+
+        Args:
+            device: `cuda` where that machine has a GPU, else `cpu`.
+        """
+        if self.dtype != "auto":
+            return self
+        has_gpu = device == "cuda" and self.device != "cpu"
+        return replace(self, dtype="bfloat16" if has_gpu else "float32")
 
     def resolve_quantisation(self) -> str:
         """Return the quantisation of the weights as the identity of activations spells it.

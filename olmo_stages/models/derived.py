@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from olmo_stages.atomic import disk_trouble, sync_folder
 from olmo_stages.errors import StoreError
+from olmo_stages.looking import make
 
 FOLDER = "derived"
 """Where they are kept, below the cache folder."""
@@ -39,6 +40,7 @@ def ensure(
     folder = cache / FOLDER / key
     if folder.is_dir():
         return folder
+    make(f"{folder}, computed from other checkpoints")
     hidden = folder.with_name(f".{key}.tmp")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_stages.errors import ModelError
+from olmo_stages.looking import is_looking, make
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -18,6 +19,7 @@ _TOKENIZER_FILES = re.compile(
     r"tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt"
     r"|.*\.jinja|tokenizer\.model|spiece\.model"
 )
+_READ_ON_THE_WAY = 2**30  # bytes of weights that are read by whoever only looks, in seconds
 BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
 
@@ -135,6 +137,8 @@ def weights_digest(path: Path, cache: Path) -> str:
     record = cache / "digests" / f"{name}.json"
     contents = _recorded(record, seen)
     if contents is None:
+        if sum(stat.st_size for stat in stats) > _READ_ON_THE_WAY:
+            make(f"the digest of {path}, which no job has read yet")
         contents = [file_digest(file) for file in files]
         _record(record, {"files": seen, "contents": contents})
     named = {file.name: content for file, content in zip(files, contents, strict=True)}
@@ -185,6 +189,8 @@ def _recorded(record: Path, seen: list[list[Any]]) -> list[str] | None:
 
 
 def _record(record: Path, content: dict[str, Any]) -> None:
+    if is_looking():
+        return
     temporary = record.with_name(f"{record.name}.tmp.{os.getpid()}")
     try:
         record.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,16 @@ from jaxtyping import Bool, Float, Int
 from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.memory import TokenBudget, is_exhausted
-from olmo_stages.models.sites import Block, Decoder, Hidden, device_of, hooks, on_input, on_output
+from olmo_stages.models.sites import (
+    Block,
+    Decoder,
+    Hidden,
+    device_of,
+    devices_of,
+    hooks,
+    on_input,
+    on_output,
+)
 from olmo_stages.types import EMBEDDING_LAYER, MEANS, Position, Site
 
 
@@ -100,9 +109,8 @@ def pooled(
         batch = items[done:][next(batches(lengths[done:], budget.tokens))]
         found = _attempt(decoder, batch, captures, sorted(layers))
         if found is None:
-            budget.halve(
-                len(batch), max(len(item.token_ids) for item in batch), device_of(decoder.model)
-            )
+            longest = max(len(item.token_ids) for item in batch)
+            budget.halve(len(batch), longest, devices_of(decoder.model))
             continue
         for key, vectors in found.items():
             parts[key].append(vectors)

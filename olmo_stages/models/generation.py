@@ -18,7 +18,7 @@ from olmo_stages.errors import ModelError, NonFiniteError
 from olmo_stages.models.forward import batches
 from olmo_stages.models.loading import Loaded
 from olmo_stages.models.memory import TokenBudget, is_exhausted
-from olmo_stages.models.sites import device_of
+from olmo_stages.models.sites import device_of, devices_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def write(
         written = _attempt(loaded, batch, writing)
         if written is None:
             longest = max(len(each.token_ids) + each.room for each in batch)
-            budget.halve(len(batch), longest, device_of(loaded.decoder.model))
+            budget.halve(len(batch), longest, devices_of(loaded.decoder.model))
             continue
         found += written
         on_batch(len(batch))

@@ -205,7 +205,7 @@ class _Pass:
                 done.append(batch)
             else:
                 device = self.skeleton.device
-                self.budget.halve(len(batch.items), batch.longest, device)
+                self.budget.halve(len(batch.items), batch.longest, [device])
                 todo.append(batch)
         self.batches = done
 

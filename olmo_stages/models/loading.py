@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import Any
 import torch
 
 from olmo_stages.errors import ModelError
-from olmo_stages.models import digests, families, guards, layer_kinds, memory, placement, rope
+from olmo_stages.models import (
+    digests,
+    families,
+    fitting,
+    guards,
+    layer_kinds,
+    memory,
+    placement,
+    rope,
+)
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.discovery import block_modules, find_decoder
 from olmo_stages.models.initialisation import initialise
@@ -44,7 +53,7 @@ def load(
     dtype: str,
     device: str,
     quantisation: str = "none",
-    device_map: str | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
 ) -> Loaded:
     """Load a stage's model, or initialise one of the same shape at random.
 
@@ -61,7 +70,8 @@ def load(
         dtype: `float32`, `bfloat16` or `float16`.
         device: `cpu` or `cuda`; where the model goes that `device_map` does not place.
         quantisation: `none`, `int8` or `int4` (a random initialisation too is quantised).
-        device_map: `auto` = accelerate spreads the blocks over all GPUs and the CPU.
+        device_map: `auto` = accelerate spreads the blocks over all GPUs and the CPU; or what
+            `places` found.
 
     Returns:
         The model in eval mode; its weights are complete and finite, its layers are of the kinds and
@@ -100,6 +110,38 @@ def load(
             decoder = find_decoder(model)
         layer_kinds.check_rotary(where, ropes, decoder.layer_types, decoder.rotary)
         return Loaded(stage, model, decoder)
+
+
+def places(
+    stage: Stage,
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    device: str,
+    quantisation: str,
+    say: Callable[[str], None],
+) -> dict[str, int] | None:
+    """Over which GPUs a stage's model has to be spread, if one device does not hold its weights.
+
+    Args:
+        stage: which weights.
+        checkpoint: from `locate`.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: `cpu` or `cuda`.
+        quantisation: `none`, `int8` or `int4`.
+        say: told in one line that it is spread, and why.
+
+    Returns:
+        The `device_map` of `load`.
+
+    Raises:
+        ModelError: the weights do not fit; says what else to do.
+    """
+    where = f"stage {stage.label} ({checkpoint.path})"
+    with malformed(where), _explained(where), _one_line():
+        config = _unquantised(families.native_config(checkpoint.path))
+        weights = fitting.weights_of(config, dtype, quantisation)
+    return fitting.places(stage.label, weights, device, say)
 
 
 def skeleton(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -> Skeleton:
@@ -186,9 +228,7 @@ def _build(
     config = families.native_config(path)
     if stage.random_init is None:
         return _read(path, config, {**options, **placed})
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = build(config, getattr(torch, dtype), torch.device("cpu"))
+    model = build(_unquantised(config), getattr(torch, dtype), torch.device("cpu"))
     initialise(model, block_modules(model), stage.random_init)
     if not placed:
         return model, {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
@@ -197,6 +237,13 @@ def _build(
         model.save_pretrained(folder)
         del model
         return _read(Path(folder), config, {**options, **placed})
+
+
+def _unquantised(config: Any) -> Any:  # noqa: ANN401 (a config of transformers)
+    """The config of a checkpoint that was saved quantised, as if it had not been."""
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _read(path: Path, config: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401

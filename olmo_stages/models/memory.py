@@ -2,17 +2,18 @@
 
 import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
 
 from olmo_stages.errors import ModelError, OlmoStagesError
 
+STREAMED = "compute=streamed (block by block, the same numbers)"
 REMEDIES = "use compute=int8 or compute=int4, compute.device_map=auto, or a shorter max_length"
 NOT_LOADED = (
-    "out of memory while loading; use compute=int8 or compute=int4, compute.device_map=auto, or a "
-    "device with more memory (olmo-stages plan says how much)"
+    f"out of memory while loading; use compute=int8 or compute=int4, {STREAMED}, "
+    "compute.device_map=auto, or a device with more memory (olmo-stages plan says how much)"
 )
 
 # torch's CPU allocator and cuBLAS raise a plain RuntimeError.
@@ -35,7 +36,7 @@ class TokenBudget:
         self.tokens = tokens
         self._say = say
 
-    def halve(self, n_examples: int, longest: int, device: torch.device) -> None:
+    def halve(self, n_examples: int, longest: int, devices: Collection[torch.device]) -> None:
         """Make the budget half of what a batch held for which there was no memory.
 
         Memory that the failed batch held must be free by then: call it outside of `except`, where
@@ -44,24 +45,24 @@ class TokenBudget:
         Args:
             n_examples: examples of that batch.
             longest: tokens of its longest example.
-            device: where it ran.
+            devices: where it ran.
 
         Raises:
             ModelError: the batch was one example, which cannot be made smaller.
         """
         gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        if any(device.type == "cuda" for device in devices):
+            torch.cuda.empty_cache()  # of all of them
         if n_examples == 1:
             raise ModelError(
                 f"out of memory with one example of {longest} tokens (token budget {self.tokens}"
-                f"{_free(device)}); {REMEDIES}"
+                f"{_free(devices)}); {REMEDIES}"
             )
         before, padded = self.tokens, n_examples * longest
         # What the batch held may be less than the budget, half of which may then change nothing.
         self.tokens = max(min(before, padded) // 2, 1)
         self._say(
-            f"out of memory with a batch of {n_examples} x {longest} tokens{_free(device)}; "
+            f"out of memory with a batch of {n_examples} x {longest} tokens{_free(devices)}; "
             f"token budget {before} -> {self.tokens}, going on"
         )
 
@@ -75,23 +76,40 @@ def is_exhausted(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
-def _free(device: torch.device) -> str:
-    """`; 1.2 of 80.0 GB free on cuda`, or nothing where it is not known."""
-    found = free_bytes(device)
-    if found is None:
-        return ""
-    free, total = found
-    return f"; {free / 1e9:.1f} of {total / 1e9:.1f} GB free on {device.type}"
+def _free(devices: Collection[torch.device]) -> str:
+    """`; 1.2 of 80.0 GB free on cuda:0`, or nothing where it is not known."""
+    found = [(device, free_bytes(device)) for device in devices]
+    told = [
+        f"{known[0] / 1e9:.1f} of {in_gb(known[1])} free on {device}"
+        for device, known in found
+        if known is not None
+    ]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def free_bytes(device: torch.device) -> tuple[int, int] | None:
     """Free and total bytes of a device's memory; None where they are not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
+    found = _meminfo("MemAvailable", "MemTotal")
+    return None if found is None else (found[0], found[1])
+
+
+def total_bytes() -> int | None:
+    """Bytes of this machine's memory with its swap; None where they are not known."""
+    found = _meminfo("MemTotal", "SwapTotal")
+    return None if found is None else sum(found)
+
+
+def in_gb(n_bytes: int) -> str:
+    """`1.2 GB`."""
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def _meminfo(*names: str) -> list[int] | None:
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as stream:
             fields = dict(line.split(":") for line in stream)
-        kb = [int(fields[name].split()[0]) for name in ("MemAvailable", "MemTotal")]
+        return [int(fields[name].split()[0]) * 1024 for name in names]
     except (OSError, KeyError, ValueError):
         return None
-    return kb[0] * 1024, kb[1] * 1024

@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from olmo_stages.models.guards import Values
 
 
 def options(
-    path: Path, dtype: str, device: str, quantisation: str, device_map: str | None
+    path: Path,
+    dtype: str,
+    device: str,
+    quantisation: str,
+    device_map: str | Mapping[str, int | str] | None,
 ) -> dict[str, Any]:
     """What `from_pretrained` is told of quantisation and devices.
 
@@ -24,7 +28,7 @@ def options(
         dtype: of what is not quantised (embeddings, norms, head), and of the arithmetic.
         device: `cpu` or `cuda`.
         quantisation: `none`, `int8` or `int4`.
-        device_map: `auto` or None.
+        device_map: `auto`, the place of each part of the model, or None.
 
     Returns:
         Nothing for a model in full precision on one device.

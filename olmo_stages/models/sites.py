@@ -64,6 +64,12 @@ def device_of(model: Any) -> torch.device:  # noqa: ANN401 (a decoder of transfo
     return device
 
 
+def devices_of(model: Any) -> tuple[torch.device, ...]:  # noqa: ANN401 (a decoder of transformers)
+    """Every device that computes a part of a decoder, that of its embeddings first."""
+    others = (it.device for it in model.parameters() if it.device.type != "meta")
+    return tuple(dict.fromkeys([device_of(model), *others]))
+
+
 def first_tensor(value: Any) -> torch.Tensor:  # noqa: ANN401 (what a module returns is its own choice)
     """Hidden states from a module's output, which is a Tensor or, in some families, a tuple."""
     return value[0] if isinstance(value, tuple) else value

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from olmo_stages.errors import ModelError
+from olmo_stages.looking import is_looking, make
 from olmo_stages.models import adapter_files, digests
 from olmo_stages.revisions import hub
 from olmo_stages.types import Stage
@@ -84,6 +85,7 @@ def _snapshot(stage: Stage, revision: str, patterns: list[str]) -> Path:
                 revision=revision,
                 allow_patterns=patterns,
                 ignore_patterns=["*/*"],  # a pattern's * goes into folders
+                local_files_only=is_looking(),
             )
         )
     # All of the hub's errors are one or the other: unknown id or revision, gated, no connection.
@@ -91,6 +93,7 @@ def _snapshot(stage: Stage, revision: str, patterns: list[str]) -> Path:
         if hub.is_misspelt(stage):
             said = hub.unknown_revision(stage)
             raise ModelError(f"{said} (as far as is known here: no hub in reach)") from error
+        make(f"{stage.source} at revision {stage.revision}")
         raise ModelError(
             f"stage {stage.label}: {stage.source} at revision {stage.revision} is neither a "
             f"directory nor in reach on the hub ({type(error).__name__}); check the id and the "

@@ -17,7 +17,9 @@ _UNDONE = {
     "failed": "its job failed",
     "killed": "its job was killed",
     "missing": "its job never ran",
+    "queued": "its job waits in Slurm's queue",
     "running": "its job is still running",
+    "stopped": "its job was stopped and goes on when started again",
 }
 
 

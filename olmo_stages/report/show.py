@@ -63,7 +63,7 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     again = f"olmo-stages report {shlex.quote(str(folder))}"
     put_line(console, f"sweep: {folder}   (again: {again})")
     undone = [status.job for status in statuses if status.state not in {"ok", "cached"}]
-    goes_on = any(status.state == "running" for status in statuses)
+    goes_on = any(status.goes_on for status in statuses)
     for again in () if goes_on else command.again(folder, undone):
         put_line(console, f"redo only what is missing: {again}")
     for twins in _same_weights(statuses):

@@ -14,6 +14,7 @@ from olmo_stages.report.kept import Done
 from olmo_stages.report.parts import Part
 from olmo_stages.report.pool import Undone
 from olmo_stages.stages import conf_folder
+from olmo_stages.statuses import Status
 
 _SHORT = 12
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -53,7 +54,7 @@ def problems(found: Sequence[Undone]) -> tuple[Problem, ...]:
 
     Of a sweep that goes on nothing is said that would redo what it is about to do itself.
     """
-    going_on = {it.sweep for it in found if it.status.state == "running"}
+    going_on = {it.sweep for it in found if it.status.goes_on}
     return tuple(problem(it, goes_on=it.sweep in going_on) for it in found)
 
 
@@ -65,15 +66,21 @@ def problem(undone: Undone, *, goes_on: bool = False) -> Problem:
         goes_on: whether its sweep still runs.
     """
     status = undone.status
-    otherwise = "not finished yet" if status.state == "running" else "no reason was noted"
-    waits = goes_on and not undone.damaged and status.state in {"running", "missing"}
+    waits = goes_on and not undone.damaged and (status.goes_on or status.state == "missing")
     return Problem(
         job=status.job,
         state="damaged" if undone.damaged else status.state,
-        reason=" ".join((undone.damaged or status.error or otherwise).split()),
+        reason=" ".join((undone.damaged or status.error or _otherwise(status)).split()),
         sweep=str(undone.sweep),
         command="" if waits else "".join(again(undone.sweep, [status.job])),
     )
+
+
+def _otherwise(status: Status) -> str:
+    """Why a job that says nothing of itself has no result."""
+    if status.state == "queued":
+        return f"waits in Slurm's queue (job {status.slurm})"
+    return "not finished yet" if status.state == "running" else "no reason was noted"
 
 
 def versions(jobs: Sequence[Done]) -> dict[str, str]:

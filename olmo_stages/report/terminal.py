@@ -28,7 +28,9 @@ from olmo_stages.types import EMBEDDING_LAYER, Measurement, Result
 
 _TYPES = {"sliding_attention": "S", "full_attention": "F", "embedding": "E"}
 _LEGEND = {"S": "S = sliding attention", "F": "F = full attention", "E": "E = embeddings"}
-_STYLES = {"ok": "green", "cached": "cyan", "running": "yellow"}
+_STYLES = {"ok": "green", "cached": "cyan"} | dict.fromkeys(
+    ("queued", "running", "stopped"), "yellow"
+)
 _LONGEST_ERROR = 200
 _LONGEST_VARIANT = 30  # longer ones, with the names of traits in them, are folded
 SINGLE = 1e-7

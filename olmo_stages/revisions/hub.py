@@ -16,6 +16,7 @@ from typing import Any
 
 from olmo_stages.atomic import write_file
 from olmo_stages.errors import ConfigError, ModelError, StoreError
+from olmo_stages.looking import is_looking, make
 from olmo_stages.revisions import names
 from olmo_stages.stages import release, releases
 from olmo_stages.types import Stage
@@ -90,6 +91,8 @@ def pin(stage: Stage, patience: float = PATIENCE) -> str | None:
     key = (stage.source.casefold(), stage.revision)
     if key in _pinned:
         return _pinned[key]
+    if is_looking():  # as it was when last downloaded; nobody is asked
+        return read_ref(_cache_folder(stage.source) / "refs" / stage.revision)
     try:
         commit = _resolve(stage, patience)
     except NotInReach as error:
@@ -203,6 +206,7 @@ def _ask(ask: Callable[[], Any], source: str, patience: float) -> Any:  # noqa: 
         RevisionNotFoundError,
     )
 
+    make(f"what the hub knows of {source}")
     # The base of all errors of the connection, whichever library the hub's client is made with.
     http_error: Any = HfHubHTTPError.__bases__[0]
     try:

@@ -91,7 +91,7 @@ def test_each_halving_is_one_line_and_lasts(models, monkeypatch):
 
 def test_a_budget_above_what_a_batch_held_still_shrinks_the_batch():
     budget = TokenBudget(10_000)
-    budget.halve(4, 6, CPU)
+    budget.halve(4, 6, [CPU])
     assert budget.tokens == 12
 
 
@@ -112,7 +112,7 @@ def test_the_memory_of_the_machine_is_named_where_it_is_known(monkeypatch):
         "olmo_stages.models.memory.free_bytes", lambda _device: (1_200_000_000, 80_000_000_000)
     )
     with pytest.raises(ModelError, match=r"1\.2 of 80\.0 GB free on cpu"):
-        TokenBudget(6).halve(1, 6, CPU)
+        TokenBudget(6).halve(1, 6, [CPU])
 
 
 def test_other_errors_are_not_taken_for_exhausted_memory(models, monkeypatch):

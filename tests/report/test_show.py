@@ -55,7 +55,10 @@ def test_one_analysis_on_several_data_sets_has_one_table(tmp_path, capsys):
     assert len(headings(capsys.readouterr().out)) == 1
 
 
-@pytest.mark.parametrize(("state", "shown"), [("failed", 1), ("ok", 0), ("running", 0)])
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [("failed", 1), ("ok", 0), ("running", 0), ("queued", 0), ("stopped", 1)],
+)
 def test_the_command_is_shown_once_where_something_is_missing(tmp_path, capsys, state, shown):
     command.record(tmp_path, "run.py", ["-m", "model=a,b", "outputs=here there"])
     show_sweep([Status("a", state), Status("b", state)], tmp_path)

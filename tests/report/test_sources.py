@@ -110,6 +110,22 @@ def test_of_a_sweep_that_goes_on_it_is_not_said_how_to_redo_what_it_will_do(swee
     assert ended.command == "python run.py -m model=a"
 
 
+def test_what_slurm_has_is_not_to_be_redone_and_what_was_stopped_for_good_is(sweep):
+    launched(sweep, "model=a")
+
+    def told(**given):
+        (found,) = sources.problems([Undone(sweep, Status("j", **given))])
+        return found.state, found.reason, bool(found.command)
+
+    assert told(state="queued", slurm="12_3") == (
+        "queued",
+        "waits in Slurm's queue (job 12_3)",
+        False,
+    )
+    assert told(state="stopped", error="told to", slurm="12") == ("stopped", "told to", False)
+    assert told(state="stopped", error="told to") == ("stopped", "told to", True)
+
+
 def test_a_sweep_without_a_command_has_none(sweep):
     assert sources.problem(Undone(sweep, Status("j", "killed"))).command == ""
     assert sources.commands([sweep]) == ()
