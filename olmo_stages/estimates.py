@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 LEVEL = 0.95
 """Coverage of every interval this package reports."""
@@ -67,6 +66,8 @@ def interval(
     defined = samples[np.isfinite(samples)]
     if n_groups < 2 or not len(defined):
         return float("nan"), float("nan")
+    from scipy import stats
+
     quantile = stats.t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(n_groups / (n_groups - 1))
     tail = float(stats.norm.sf(quantile))
     low, high = np.quantile(defined, [tail, 1 - tail])
@@ -104,6 +105,8 @@ def bounded_interval(
 
 def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson score interval of a proportion."""
+    from scipy import stats
+
     ends = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     return float(ends.low), float(ends.high)
 
@@ -266,6 +269,8 @@ def permutation_auroc(
     Returns:
         Values in [0, 1]; 0.5 where a relabelling leaves no pair in any fold.
     """
+    from scipy import stats
+
     scores = tied(scores)
     concordant = np.zeros(len(scores))
     pairs = np.zeros(len(scores))
@@ -303,4 +308,6 @@ def max_statistic_p(
 
 def false_discovery_rate(p: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
     """Benjamini-Hochberg adjusted p values."""
+    from scipy import stats
+
     return np.asarray(stats.false_discovery_control(p))

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from filelock import SoftReadWriteLock, Timeout
 
-from olmo_stages.atomic import disk_trouble
+from olmo_stages.atomic import CACHE, disk_trouble
 from olmo_stages.errors import StoreError
 
 HEARTBEAT_S = 10.0
@@ -145,12 +145,7 @@ class Lease:
         Where that is impossible (a store that can only be read, a full disk) it is not held, since
         reading needs no permission. Waits for who holds it alone, up to six heartbeats.
         """
-        lock = self._lock()
-        held = False
-        with suppress(OSError, RuntimeError):  # a time-out is an OSError
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire_read(timeout=2 * self.silence_s)
-            held = True
+        held = self._acquire_together()
         try:
             yield
         finally:
@@ -219,19 +214,40 @@ class Lease:
         )
         return None
 
+    def _acquire_together(self) -> bool:
+        """Whether it is held now, together with others."""
+        for _ in range(_TRIES):
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock().acquire_read(timeout=2 * self.silence_s)
+            except Timeout:
+                return False
+            except (OSError, RuntimeError) as error:
+                if self._is_refused(error):
+                    return False
+                self._made = None
+                time.sleep(self.poll_s / _TRIES)  # as above: whoever cleans up removes it
+            else:
+                return True
+        return False
+
     def _check_writable(self, error: OSError | RuntimeError) -> None:
         """Tell a disk that is full or only to be read from one on which nothing can be leased.
 
         Raises:
             StoreError: nothing can be written.
         """
+        if isinstance(error, OSError) and self._is_refused(error):
+            raise StoreError(disk_trouble(self.path, error, CACHE)) from error
+
+    def _is_refused(self, error: OSError | RuntimeError) -> bool:
+        """Whether nothing can be written here at all."""
         if not isinstance(error, OSError):
-            return
+            return False
         # Files of a lease are its maker's alone; of a store that accounts share others may write
         # the rest.
         refused = isinstance(error, PermissionError) and not _is_writable(self.path.parent)
-        if refused or error.errno in _FULL_OR_READ_ONLY:
-            raise StoreError(disk_trouble(self.path, error)) from error
+        return refused or error.errno in _FULL_OR_READ_ONLY
 
     def _release(self) -> None:
         lock = self._made

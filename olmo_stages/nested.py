@@ -11,7 +11,6 @@ about one whatever the width, and one grid of strengths serves 64 and 5120 dimen
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ from torch import Tensor
 from olmo_stages import estimates
 from olmo_stages.heldout import HeldOut
 from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
-
-Kind = Literal["logistic", "lda", "mean_difference"]
+from olmo_stages.types import ProbeKind
 
 NEGLIGIBLE = 1e-9
 """Distance of the class means, in units of the examples' spread, below which it is rounding."""
@@ -43,7 +41,7 @@ class Recipe:
             `olmo_stages.estimates.RESOLUTION`.
     """
 
-    kind: Kind
+    kind: ProbeKind
     strengths: tuple[float, ...]
     split_inner: SplitInner
     resolution: float = 1e-9
@@ -135,7 +133,7 @@ class Probes:
 def standardised(
     values: Float[np.ndarray, "head example feature"],
     train: Bool[np.ndarray, " example"],
-    kind: Kind,
+    kind: ProbeKind,
     resolution: float,
 ) -> tuple[Float[Tensor, "head example feature"], Float[Tensor, "head 1 feature"]]:
     """Features in units of their training standard deviation, over sqrt(d_model), and those units.
@@ -155,7 +153,7 @@ def standardised(
 
 
 def solve(
-    kind: Kind,
+    kind: ProbeKind,
     axes: Axes,
     y: Float[Tensor, "example target"],
     strength: Float[Tensor, "head target"],
@@ -206,7 +204,7 @@ def choose_strength(
 
 
 def validation_loss(
-    kind: Kind, scores: Float[Tensor, "head example target"], y: Float[Tensor, " example"]
+    kind: ProbeKind, scores: Float[Tensor, "head example target"], y: Float[Tensor, " example"]
 ) -> Float[Tensor, "head target"]:
     """Balanced log loss; for kinds whose scores are not log odds, 1 - AUROC."""
     positive, negative = scores[:, y > 0], scores[:, y == 0]

@@ -207,7 +207,7 @@ def read(folder: Path, *, tensors: bool = True) -> Recorded:
     mark = read_mark(folder)
     tables: dict[str, str] = mark.get("tables", {})
     figures = {name: read_file(folder, mark, it).decode() for name, it in mark["figures"].items()}
-    rows = pq.read_table(io.BytesIO(read_file(folder, mark, MEASUREMENTS))).to_pylist()
+    rows = pq.ParquetFile(io.BytesIO(read_file(folder, mark, MEASUREMENTS))).read().to_pylist()
     if tensors:
         for name in (_ROWS, *tables.values()):
             read_file(folder, mark, name)

@@ -17,6 +17,7 @@ from olmo_stages.errors import ConfigError, DataError, PairingError
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 """Where a layer is read. `attn_out` and `mlp_out` are the contributions to the residual stream."""
 
+ProbeKind = Literal["logistic", "lda", "mean_difference"]
 PooledPosition = Literal[
     "last",
     "mean",

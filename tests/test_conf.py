@@ -1,5 +1,7 @@
 """Every config that a user can name composes and builds, without loading a model."""
 
+import re
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -10,6 +12,8 @@ from olmo_stages.experiment import Experiment
 from olmo_stages.stages import catalogue, conf_folder, release
 
 SIZES = [(name, size) for name, spec in catalogue().items() for size in spec["sources"]]
+
+TARGET = re.compile(r"_target_: (olmo_stages\.[\w.]+)")
 
 
 def options(group):
@@ -124,3 +128,13 @@ def test_size_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("OLMO_STAGES_SIZE", "7b")
     assert build("model=think_sft").model.size == "7b"
     assert build("model=think_sft", "size=32b").model.size == "32b"
+
+
+def test_what_a_command_line_gives_values_to_is_checked_outside_of_tests_too():
+    from olmo_stages import _CHECKED
+
+    texts = [it.read_text() for it in conf_folder().rglob("*.yaml")]
+    named = {it.removeprefix("olmo_stages.") for text in texts for it in TARGET.findall(text)}
+    assert len(named) > 10
+    checked = tuple(f"{it}." for it in _CHECKED)
+    assert {it for it in named if not it.startswith(checked)} == {"launch.RememberSweep"}

@@ -222,7 +222,7 @@ def test_a_full_or_read_only_disk_is_one_error_for_a_claim_and_none_for_use(
 
     monkeypatch.setattr(SoftReadWriteLock, "acquire_write", refuse)
     monkeypatch.setattr(SoftReadWriteLock, "acquire_read", refuse)
-    with pytest.raises(StoreError, match=r"cannot write .*part: .*; (free|choose)"):
+    with pytest.raises(StoreError, match=r"cannot write .*part: .*; (free|make)"):
         claimed(new(path))
     with new(path).use():
         pass
@@ -283,3 +283,19 @@ def test_removing_it_leaves_nothing(path):
     lease.remove()
     assert list(path.parent.iterdir()) == []
     assert claimed(lease)
+
+
+def test_who_uses_it_while_its_files_are_cleaned_away_holds_it_all_the_same(path, monkeypatch):
+    mkdir = Path.mkdir
+    cleaned = []
+
+    def clean_once(folder, *args, **options):
+        mkdir(folder, *args, **options)
+        if folder == path.parent and len(cleaned) < 2:
+            cleaned.append(folder)
+            folder.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", clean_once)
+    with new(path).use():
+        assert len(cleaned) == 2
+        assert not claimed(new(path))

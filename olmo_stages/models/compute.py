@@ -1,8 +1,10 @@
 """Where and how the forward pass runs."""
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 from olmo_stages.errors import ConfigError
 from olmo_stages.types import check_choice
@@ -78,10 +80,11 @@ class Compute:
         """
         if self.device == "cpu":
             return "cpu"
-        import torch  # late, so that configs are built without it
+        if _may_see_gpus():
+            import torch  # late, so that configs are built without it
 
-        if torch.cuda.is_available():
-            return "cuda"
+            if torch.cuda.is_available():
+                return "cuda"
         if self.device == "cuda":
             raise ConfigError(
                 "compute.device 'cuda': torch sees no GPU here; use compute.device=cpu"
@@ -117,6 +120,11 @@ class Compute:
         if self.dtype != "auto":
             return self.dtype
         return "bfloat16" if self.resolve_device() == "cuda" else "float32"
+
+
+def _may_see_gpus() -> bool:
+    """Whether torch must be asked, whose import takes longer than all else of a finished job."""
+    return "torch" in sys.modules or not version("torch").endswith("+cpu")
 
 
 def of_quantised(scheme: str) -> str:

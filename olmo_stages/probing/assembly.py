@@ -17,12 +17,10 @@ from olmo_stages.figures import of_jobs, stage_curves, stage_matrix
 from olmo_stages.heldout import Where
 from olmo_stages.lineage import lineage_order
 from olmo_stages.probing import captions
-from olmo_stages.probing.comparison import DIFFERENCE, PROBE, REFERENCE, differences
+from olmo_stages.probing.comparison import differences
 from olmo_stages.probing.kept import Kept, read
+from olmo_stages.probing.names import DIFFERENCE_STAGES, PROBE, REFERENCE
 from olmo_stages.types import Finished, Measurement, Result
-
-DIFFERENCE_STAGES = f"{DIFFERENCE}_stages"
-"""Metric of the rows."""
 
 _LEAST_COLOUR = 0.05  # differences below are pale, not blown up to strong colours
 

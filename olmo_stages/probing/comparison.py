@@ -5,18 +5,8 @@ from dataclasses import replace
 from olmo_stages.heldout import Estimate, HeldOut, Where
 from olmo_stages.nested import Probes
 from olmo_stages.probing.design import Side
+from olmo_stages.probing.names import BEST_LAYER, DIFFERENCE, PROBE, REFERENCE
 from olmo_stages.types import Activations, Measurement
-
-PROBE = "probe"
-"""Variant of what is said of the probes themselves, by layer."""
-
-REFERENCE = "reference"
-"""Variant of what is said of the reference's own probes, by layer."""
-
-BEST_LAYER = "best_layer"
-"""Variant of the layer that each fold's training set chose."""
-
-DIFFERENCE = "auroc_difference"
 
 
 def comparison(

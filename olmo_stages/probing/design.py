@@ -10,8 +10,8 @@ from olmo_stages.data.splits import folds
 from olmo_stages.errors import DataError
 from olmo_stages.estimates import RESOLUTION
 from olmo_stages.heldout import Estimate, HeldOut
-from olmo_stages.nested import Kind, Probes, Recipe, cross_validate
-from olmo_stages.types import Activations, Example
+from olmo_stages.nested import Probes, Recipe, cross_validate
+from olmo_stages.types import Activations, Example, ProbeKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Design:
 
     examples: Sequence[Example]
     held_out: HeldOut
-    kind: Kind
+    kind: ProbeKind
     strengths: tuple[float, ...]
     n_inner: int
 

@@ -27,9 +27,9 @@ from olmo_stages.tracking.containment import (
     warn_once,
 )
 from olmo_stages.tracking.filling import Copy, fill
+from olmo_stages.tracking.notes import read_note, sync_line
 from olmo_stages.tracking.reachability import answers, has_key, question_address
 from olmo_stages.tracking.run_layout import group_name, run_name, run_tags
-from olmo_stages.tracking.sent import read_note, sync_line
 from olmo_stages.types import Result, check_choice
 
 Mode = Literal["auto", "online", "offline"]

@@ -1,18 +1,13 @@
 """What was sent about the jobs of a study, and the line that uploads what waits on this machine."""
 
-import json
-import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from olmo_stages.document import Source, Study
 from olmo_stages.errors import StoreError
-from olmo_stages.records import TRACKING, mark_digest, read_mark
-
-_OFFLINE = "offline-run-*"
+from olmo_stages.records import mark_digest, read_mark
+from olmo_stages.tracking.notes import OFFLINE, read_note, sync_line
 
 
 @dataclass(frozen=True)
@@ -45,15 +40,6 @@ class Sent:
         return bool(self.url) or (self.place is not None and not self.waits)
 
 
-def read_note(folder: Path) -> dict[str, Any] | None:
-    """Return what the tracker noted in the folder of a result; None if there is nothing."""
-    try:
-        note = json.loads((folder / TRACKING).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) and {"url", "place"} <= note.keys() else None
-
-
 def sent_of(study: Study) -> tuple[Sent, ...]:
     """Return the runs of a study's jobs, each once, in the order of its sources.
 
@@ -83,16 +69,6 @@ def sync_lines(study: Study, entity: str = "", project: str = "") -> tuple[str, 
         options += ["-p", project]
     places = _together([it.place for it in waiting if it.place is not None])
     return (sync_line(places, options),) if places else ()
-
-
-def sync_line(places: Sequence[Path], options: Sequence[str] = ()) -> str:
-    """Return the command that uploads runs.
-
-    Args:
-        places: folders of runs; one called `offline-run-*` stands for all of that name.
-        options: of the command.
-    """
-    return " ".join([shlex.join(["wandb", "sync", *options]), *map(_quoted, places)])
 
 
 def run_folder(place: Path, folder: Path) -> Path | None:
@@ -145,19 +121,6 @@ def _together(places: Sequence[Path]) -> list[Path]:
     named: list[Path] = []
     for root in dict.fromkeys(place.parent for place in places):
         own = [place for place in places if place.parent == root]
-        alone = len(own) > 1 and set(root.glob(_OFFLINE)) <= set(own)
-        named += [root / _OFFLINE] if alone else own
+        alone = len(own) > 1 and set(root.glob(OFFLINE)) <= set(own)
+        named += [root / OFFLINE] if alone else own
     return named
-
-
-def _quoted(place: Path) -> str:
-    if place.name != _OFFLINE:
-        return shlex.quote(_near(place))
-    return f"{shlex.quote(_near(place.parent))}/{_OFFLINE}"
-
-
-def _near(path: Path) -> str:
-    near = os.path.relpath(path)
-    if near.startswith(os.pardir):
-        return str(path)
-    return near if not near.startswith("-") else os.path.join(os.curdir, near)  # noqa: PTH118  (Path drops the dot)
