@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from olmo_stages.errors import ConfigError
 
@@ -167,12 +167,16 @@ def _accounted(ids: Sequence[str]) -> dict[str, End]:
     head, *lines = answer.stdout.splitlines() or [""]
     names = head.split("|")
     rows: list[dict[str, str]] = [dict(zip(names, line.split("|"), strict=False)) for line in lines]
-    return {
-        job: _end(row.get("State", ""), row.get("ExitCode", ""), row.get("NodeList", ""))
-        for row in rows
-        if "." not in row.get("JobID", ".")
-        for job in _expanded(row["JobID"])
-    }
+    found: dict[str, End] = {}
+    for row in rows:
+        name, _, step = row.get("JobID", "").partition(".")
+        end = _end(row.get("State", ""), row.get("ExitCode", ""), row.get("NodeList", ""))
+        if not step:
+            found |= dict.fromkeys(_expanded(name), end)
+        elif end.signal and name in found and not found[name].signal:
+            # Of a job whose only step was killed srun makes an exit code.
+            found[name] = replace(found[name], signal=end.signal)
+    return found
 
 
 def _remembered(job: str) -> dict[str, End]:

@@ -4,8 +4,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,46 +12,22 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from olmo_stages.atomic import write_file
 from olmo_stages.errors import ConfigError
 from olmo_stages.launching import current
 from olmo_stages.launching.asked import named
 from olmo_stages.launching.batch import Given
-from olmo_stages.launching.screen import log_of, say
-from olmo_stages.launching.slurm import arrays, cluster, finished, submitted, task
-from olmo_stages.launching.slurm.arrays import Array, Refused
+from olmo_stages.launching.explanation import KNOWN, explain
+from olmo_stages.launching.screen import say
+from olmo_stages.launching.slurm import cluster, finished, submitted, task
 from olmo_stages.launching.slurm.finished import Candidate
 from olmo_stages.launching.slurm.options import Options, read_options
 from olmo_stages.launching.slurm.submitted import Submission
+from olmo_stages.launching.slurm.submitting import Wanted, fail, submit
 from olmo_stages.launching.slurm.watching import Waited, Watch
 from olmo_stages.leases import hold
-from olmo_stages.statuses import Status, said, status_path, write_status
 from olmo_stages.stopping import Stopped
 
 _LOCK = "launch"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A job of the sweep.
-
-    Args:
-        job: name.
-        words: its overrides, all of them.
-        overrides: those that say what is run.
-        number: in the sweep.
-        text: what its node is told.
-        size: of its stage.
-        identity: digests of what changes its numbers.
-    """
-
-    job: str
-    words: Sequence[str]
-    overrides: Sequence[str]
-    number: int
-    text: str
-    size: str
-    identity: Mapping[str, str]
 
 
 def launch(
@@ -77,18 +52,17 @@ def launch(
     options = read_options(plain(params))
     cluster.check()
     sweep = Path(given.config.hydra.sweep.dir)
-    wanted = _all_wanted(given, job_overrides, first)
+    wanted = _all_wanted(given, sweep, job_overrides, first)
     waited: list[Waited] = []
     with _terminated():
         try:
             done = finished.done(given, [_candidate(it, options) for it in wanted])
-            todo = {it.job: it for it in wanted}
-            for it in done:
-                del todo[it.job]
+            known = {it.job for it in done}
             with hold(sweep / submitted.FOLDER / _LOCK, on_wait=_say_locked):
-                waited += _found_again(sweep, [*todo.values()])
-                new = [it for job, it in todo.items() if job not in {it.job for it in waited}]
-                waited += _submit(sweep, new, options)
+                waited += _found_again(sweep, [it for it in wanted if it.job not in known])
+                known |= {it.job for it in waited}
+                new = [it for it in wanted if it.job not in known]
+                submit(sweep, new, options, waited, has_other=bool(done))
             finished.read(given, done, sweep)
             current.launch.ended.update(Watch(sweep, waited, options.poll_s).run())
         except (KeyboardInterrupt, Stopped):
@@ -97,26 +71,33 @@ def launch(
     return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
 
 
-def _all_wanted(given: Given, job_overrides: Sequence[Sequence[str]], first: int) -> list[Wanted]:
-    """The jobs of the sweep, each once.
+def _all_wanted(
+    given: Given, sweep: Path, job_overrides: Sequence[Sequence[str]], first: int
+) -> list[Wanted]:
+    """The jobs of the sweep, each once; without those that cannot even be composed.
 
     Raises:
         ConfigError: two of them are the same but for where or how they run.
     """
-    found: dict[str, Wanted] = {}
+    found: dict[str, Sequence[str]] = {}
+    wanted: list[Wanted] = []
     for number, words in enumerate(job_overrides, start=first):
-        job = named(words)[1]
-        if job not in found:
-            found[job] = _wanted(given, words, number)
-        elif set(found[job].words) != set(words):
-            differing = sorted(set(found[job].words) ^ set(words))
+        overrides, job = named(words)
+        if differing := set(found.get(job, words)) ^ set(words):
             raise ConfigError(
-                f"{' '.join(differing)}: two jobs would differ only in where or how they run, and "
-                "write the same result; sweep over what is run"
+                f"{' '.join(sorted(differing))}: two jobs would differ only in where or how they "
+                "run, and write the same result; sweep over what is run"
             )
+        try:
+            if job not in found:
+                wanted.append(_wanted(given, words, number))
+        except KNOWN as error:
+            say(f"job {job} failed: {explain(error)}")
+            fail(sweep, job, overrides, explain(error))
+        found[job] = words
     if again := len(job_overrides) - len(found):
         say(f"note: {again} of {len(job_overrides)} jobs were asked for before; each runs once")
-    return [*found.values()]
+    return wanted
 
 
 def _candidate(wanted: Wanted, options: Options) -> Candidate:
@@ -179,87 +160,6 @@ def _check_same(wanted: Wanted, before: Submission, slurm: str) -> None:
             f"Slurm still has job {wanted.job} ({slurm}), submitted when its {', '.join(changed)} "
             f"was configured otherwise; wait for it or scancel {slurm}, then give the command again"
         )
-
-
-def _submit(sweep: Path, wanted: Sequence[Wanted], options: Options) -> list[Waited]:
-    """Submit jobs, one array for each size.
-
-    Raises:
-        Refused: Slurm takes none of them.
-    """
-    by_job = {it.job: it for it in wanted}
-    found: list[Waited] = []
-    refused: list[tuple[Array, Refused]] = []
-    for array in arrays.grouped({job: it.size for job, it in by_job.items()}, options):
-        of_array = [by_job[job] for job in array.jobs]
-        try:
-            found += _submit_array(sweep, array, of_array, options)
-        except Refused as error:
-            refused.append((array, error))
-    if refused and not found:
-        raise refused[0][1]
-    for array, error in refused:
-        say(str(error))
-        for job in array.jobs:
-            status = Status(job, "failed", error=str(error), overrides=list(by_job[job].overrides))
-            write_status(sweep, status)
-            current.launch.ended[job] = status
-    return found
-
-
-def _submit_array(
-    sweep: Path, array: Array, wanted: Sequence[Wanted], options: Options
-) -> list[Waited]:
-    asked = array.resources.spelt
-    identity = {it.job: it.identity for it in wanted}
-    # What an earlier run of the jobs said must not be taken for the end of this one.
-    before = {it.job: _raw(status_path(sweep, it.job)) for it in wanted}
-    for it in wanted:
-        write_status(sweep, Status(it.job, "queued", overrides=list(it.overrides)))
-    noted = submitted.note(sweep, submitted.new(array.jobs, identity, asked, sweep.name))
-    tasks = [task.SlurmTask(it.text) for it in wanted]
-    try:
-        slurm = arrays.submit(array, tasks, options, sweep, noted.comment)
-    except BaseException:
-        submitted.forget(sweep, [noted])
-        _take_back(sweep, before)
-        raise
-    noted = submitted.note(sweep, noted, slurm)
-    count = f"{len(wanted)} jobs" if len(wanted) > 1 else "1 job"
-    say(f"submitted {count} of size={array.size} as Slurm job {slurm} ({array.resources})")
-    for it in wanted:
-        _note_queued(sweep, it, noted.ids[it.job])
-    return [
-        Waited(it.job, noted.ids[it.job], noted.name, asked, tuple(it.overrides)) for it in wanted
-    ]
-
-
-def _raw(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _take_back(sweep: Path, before: Mapping[str, bytes | None]) -> None:
-    """Leave the statuses as they were before something was submitted in vain."""
-    for job, content in before.items():
-        if content is None:
-            status_path(sweep, job).unlink(missing_ok=True)
-        else:
-            write_file(status_path(sweep, job), content)
-
-
-def _note_queued(sweep: Path, wanted: Wanted, slurm: str) -> None:
-    """Note a job's id, unless it has begun and says so itself; and where it prints."""
-    status = said(sweep, wanted.job)
-    if status is not None and status.state == "queued":
-        write_status(sweep, Status(wanted.job, "queued", overrides=wanted.overrides, slurm=slurm))
-    link = log_of(sweep, wanted.job)
-    with suppress(OSError):
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path("..") / submitted.log(sweep, slurm).relative_to(sweep))
 
 
 def _say_locked(owner: str) -> None:

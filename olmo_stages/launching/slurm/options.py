@@ -77,6 +77,13 @@ class Resources:
         """What the jobs compute on, `cuda` or `cpu`."""
         return "cuda" if _OF_GPUS & self.flags.keys() else "cpu"
 
+    @property
+    def n_gpus(self) -> int:
+        """How many GPUs a job is given."""
+        asked = [str(value) for key, value in self.flags.items() if key in _OF_GPUS]
+        last = [part.rpartition(":")[2] for it in asked for part in it.split(",")]
+        return sum(int(it) if it.isdigit() else 1 for it in last)
+
     def __str__(self) -> str:
         return ", ".join(self._asked())
 
