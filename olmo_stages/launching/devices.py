@@ -88,7 +88,7 @@ def named_by(listing: str) -> list[str]:
 
 def threads_of_each(n_jobs: int) -> int | None:
     """CPU threads of a job beside others; None = all, or what the user has set."""
-    if n_jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+    if n_jobs == 1 or os.environ.get("OMP_NUM_THREADS"):
         return None
     # Slurm, containers and taskset give a process fewer than the machine has.
     has_affinity = hasattr(os, "sched_getaffinity")
