@@ -12,6 +12,7 @@ from typing import Any, Protocol, get_args, runtime_checkable
 from olmo_stages import records
 from olmo_stages.activations.comparison import Formats
 from olmo_stages.activations.extraction import Source
+from olmo_stages.activations.request import declares, wanted
 from olmo_stages.activations.responses import Completion
 from olmo_stages.activations.store import default_store
 from olmo_stages.cache import cache_folder
@@ -95,6 +96,7 @@ class Experiment:
         cache: folder of activations and miniature models; None = the user's cache folder.
         sweep: name of the sweep, the tracker's group.
         report: whether its sweep ends with a page; for whoever launches it.
+        dry_run: whether it is only told what would run; for whoever launches it.
     """
 
     model: Stage
@@ -110,6 +112,7 @@ class Experiment:
     cache: str | None
     sweep: str | None
     report: bool = True
+    dry_run: bool | str = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -123,19 +126,28 @@ class Experiment:
 
         Returns:
             The result and where it is. A finished job is not redone unless `force`.
+
+        Raises:
+            ConfigError: it is only to be told what would run.
         """
+        if self.dry_run:
+            raise ConfigError(
+                f"dry_run={self.dry_run} is for a whole launch, python run.py ... dry_run=true; "
+                "give it once, or false"
+            )
         start, clock = records.now(), time.perf_counter()
         ready = self.ready()
-        _show(ready.formats)
-        job = self.job(ready)
-        folder = job.folder(Path(self.outputs))
-        found = None if self.force else _finished(folder)
-        group = self.sweep or ""
-        if found is None:
-            with self.tracking.running(job, group=group, config=config):
-                self._make(ready, job, config, start)
-        result = (found or records.read(folder)).result
-        tracked = self.tracking.record(job, result, folder, group=group, config=config)
+        with ready.source:  # what it reads is not removed until the end
+            _show(ready.formats)
+            job = self.job(ready)
+            folder = job.folder(Path(self.outputs))
+            found = None if self.force else _finished(folder)
+            group = self.sweep or ""
+            if found is None:
+                with self.tracking.running(job, group=group, config=config):
+                    self._make(ready, job, config, start)
+            result = (found or records.read(folder)).result
+            tracked = self.tracking.record(job, result, folder, group=group, config=config)
         return Outcome(job, result, folder, found is not None, tracked, time.perf_counter() - clock)
 
     def _make(
@@ -143,6 +155,8 @@ class Experiment:
     ) -> None:
         """Ask for activations, analyse, record."""
         reference, dataset, source = ready.reference, ready.dataset, ready.source
+        if declares(self.analysis):
+            source.expect(wanted(self.analysis, self.model, reference, self.seed))
         result = self.analysis(self.model, reference, source, self.seed)
         said = _of_weights(source, self.model, reference)
         notes = (*dataset.notes, *ready.formats.warnings, *said)

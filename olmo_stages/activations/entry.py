@@ -96,7 +96,7 @@ def read_entry(folder: Path) -> Entry | None:
         manifest = json.loads(path.read_bytes())
         recorded = manifest.pop("digest")
         version_read = manifest["format_version"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise StoreError(f"{path} is damaged ({error}); {remedy}") from error
@@ -121,12 +121,17 @@ class Writer:
     captures: tuple[Capture, ...]
     layers: tuple[int, ...]
 
-    def finished(self, part: int, ids: Sequence[str]) -> str | None:
-        """Name of the shard that an earlier, interrupted writer left for these examples."""
-        for path in sorted(self.folder.glob(f"{_stem(part)}.*.safetensors")):
-            if files.is_sound(path, self._metadata(part, ids)):
-                return path.name
-        return None
+    def fits(self, name: str, part: int, ids: Sequence[str], *, whole: bool) -> bool:
+        """Whether a file of the entry is the shard of these examples.
+
+        Args:
+            name: of the file.
+            part: number of the shard.
+            ids: its examples.
+            whole: read all of it; else its head and its length.
+        """
+        look = files.is_sound if whole else files.is_complete
+        return look(self.folder / name, self._metadata(part, ids))
 
     def add(self, part: int, ids: Sequence[str], found: Mapping[Key, Any]) -> str:
         """Write one shard.

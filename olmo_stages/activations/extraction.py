@@ -1,13 +1,14 @@
 """Activations on request: from the store, or by one forward pass into it."""
 
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from olmo_stages.activations import comparison, prompts, streaming
-from olmo_stages.activations.entry import Entry, Writer
-from olmo_stages.activations.held_model import HeldModel, say
+from olmo_stages.activations.entry import Entry
+from olmo_stages.activations.extracting import Extraction
+from olmo_stages.activations.held_model import HeldModel
 from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.reading import Reader
 from olmo_stages.activations.request import (
@@ -17,19 +18,20 @@ from olmo_stages.activations.request import (
     check_capture,
     check_layers,
     describe,
+    need,
 )
 from olmo_stages.activations.responding import Responder
 from olmo_stages.activations.responses import Completed, Completion
-from olmo_stages.activations.rows import Rows, lay_out
+from olmo_stages.activations.sharing import Crew, finish
 from olmo_stages.activations.store import Store, default_store
+from olmo_stages.activations.using import Using
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.formats import FORMATS
 from olmo_stages.data.responses import Response
 from olmo_stages.errors import ConfigError, PairingError
 from olmo_stages.models import released
-from olmo_stages.models.captures import Capture, Key
+from olmo_stages.models.captures import Capture
 from olmo_stages.models.compute import Compute
-from olmo_stages.progress import progress
 from olmo_stages.types import (
     EMBEDDING_LAYER,
     Activations,
@@ -38,6 +40,7 @@ from olmo_stages.types import (
     Reading,
     Site,
     Stage,
+    Wanted,
     check_choice,
 )
 
@@ -85,24 +88,42 @@ class Source:
         self._prompts: dict[Stage, Work] = {}
         self._works: dict[Stage, Work] = {}
         self._model = HeldModel(compute)
+        self._expected: tuple[Wanted, ...] = ()
+        self._using = Using(self._store)
+        # For whoever neither closes it nor enters it.
+        weakref.finalize(self, self._using.close)
         self.forward_passes: Counter[Stage] = Counter()
         self.ran_on: dict[str, dict[str, str]] = {}
         self.completed: Completed | None = None
         self._responder: Responder | None = None
         if dataset.respond is not None:
-            self._responder = responder = Responder(
-                dataset,
-                dataset.respond.generation,
-                self._store,
-                self._model.for_writing,
-                _say_waiting,
+            self._responder = Responder(
+                dataset, dataset.respond.generation, self._store, self._model.for_writing
             )
-
-            def write(stage: Stage) -> dict[str, Response]:
-                return responder(self._prompting(stage))
-
             completion = completion or Completion()
-            self.completed = Completed(dataset, dataset.respond, completion, write)
+            self.completed = Completed(dataset, dataset.respond, completion, self._respond)
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others remove what was read and written here."""
+        self._using.close()
+
+    def expect(self, wanted: Sequence[Wanted]) -> None:
+        """Tell beforehand what is going to be asked for.
+
+        The first request then completes all of it: first what no other process is computing, then
+        what others are at, together with them, so that nobody waits while there is work to do.
+        Without it, each request waits for its own.
+
+        Args:
+            wanted: exactly that; anything else would be computed in vain.
+        """
+        self._expected = tuple(wanted)
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -133,6 +154,7 @@ class Source:
             ModelError: the checkpoint cannot be used.
             StoreError: the store is damaged or cannot be written.
         """
+        self._prepare()
         asked = self._ask(stage, site, position, layers)
         return self._answer(asked, self._reader(asked), asked.layers)
 
@@ -164,6 +186,7 @@ class Source:
             ModelError: the checkpoint cannot be used.
             StoreError: the store is damaged (known before the first layer) or cannot be written.
         """
+        self._prepare()
         asked = self._ask(stage, site, position, layers)
         reader = self._reader(asked)
         return (self._answer(asked, reader, (layer,)) for layer in asked.layers)
@@ -257,16 +280,27 @@ class Source:
             ModelError: the checkpoint cannot be used.
             StoreError: the store is damaged or cannot be written.
         """
+        self._prepare()
         work = self._work(stage)
         captured = tuple(range(EMBEDDING_LAYER, work.n_layers)) if layers is None else layers
         check_layers(work, captured)
         missing = [
             capture
             for capture in sorted({check_capture(*pair) for pair in captures})
-            if self._store.find(work.identity, (capture,), captured) is None
+            if self._find(work.identity, (capture,), captured) is None
         ]
         if missing:
             self._entry(work, tuple(missing), captured)
+
+    def _respond(self, stages: Sequence[Stage]) -> dict[Stage, dict[str, Response]]:
+        """What each stage responds to the data; written now where it was not yet."""
+        responder = self._responder
+        assert responder is not None
+        crews = {stage: responder.crew(self._prompting(stage)) for stage in stages}
+        for crew in crews.values():
+            self._using(crew.folder)
+        finish(list(crews.values()))
+        return {stage: responder.read(crew.complete) for stage, crew in crews.items()}
 
     def _work(self, stage: Stage) -> Work:
         if self.completed is None:
@@ -287,66 +321,46 @@ class Source:
             )
         return self._prompts[stage]
 
+    def _prepare(self) -> None:
+        """Complete what is expected, what nobody else is at first."""
+        expected, self._expected = self._expected, ()
+        # Stage by stage, since one model is in memory at a time.
+        stages = list(dict.fromkeys(it.stage for it in expected))
+        crews: list[Crew] = []
+        for it in sorted(expected, key=lambda it: stages.index(it.stage)):
+            needed = need(self._work(it.stage), it)
+            if missing := needed.missing(self._find):
+                crews.append(self._crew(needed.work, missing, needed.captured))
+        finish(crews)
+
     def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
+        crew = self._crew(work, captures, layers)
+        finish([crew])
+        return crew.complete
+
+    def _crew(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Crew:
         writer = self._store.writer(work.identity, captures, layers)
-        with self._store.lock(writer.folder, lambda: _say_waiting(work.stage)):
-            found = self._store.find(work.identity, captures, layers)
-            return found or self._extract(work, writer)
 
-    def _extract(self, work: Work, writer: Writer) -> Entry:
-        from olmo_stages.models.placement import where
+        def count(stage: Stage) -> None:
+            self.forward_passes[stage] += 1
 
-        # Before the model, since a wrong tokenizer or position is found in a second.
-        made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
-        rows = lay_out(made, {capture.position for capture in writer.captures})
-        n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
-        cut = rows.shards(self._store.shard_examples, self._store.shard_rows // max(n_tokens, 1))
-        if self._compute.streamed:
-            shards, types, ran_on = streaming.extract(work, writer, rows, tuple(cut), self._compute)
-            self.forward_passes[work.stage] += 1
-            kinds = [(*types, "embedding")[i] for i in writer.layers]
-            return writer.publish(work.stage, rows, kinds, shards, ran_on)
-        model = self._model.of(work)
-        label = f"{work.stage.label}: activations of examples"
-        shards: list[str] = []
-        with progress(label, len(made)) as advance:
-            for part, indices in enumerate(cut):
-                ids = [rows.ids[i] for i in indices]
-                name = writer.finished(part, ids)
-                if name is None:
-                    found = self._forward(model, rows, indices, writer, advance)
-                    name = writer.add(part, ids, found)
-                shards.append(name)
-        types = (*model[0].decoder.layer_types, "embedding")  # index -1 is the last of a tuple
-        kinds = [types[i] for i in writer.layers]
-        return writer.publish(work.stage, rows, kinds, shards, where(model[0].model))
+        def begin() -> Extraction:
+            if self._compute.streamed:
+                return streaming.Streamed(work, writer, self._store, self._compute, count)
+            return Extraction(work, writer, self._store, self._model, count)
 
-    def _forward(
-        self,
-        model: tuple[Any, Any],
-        rows: Rows,
-        indices: Sequence[int],
-        writer: Writer,
-        advance: Callable[[], None],
-    ) -> dict[Key, Any]:
-        from olmo_stages.models.forward import Item, pooled
+        self._using(writer.folder)
+        return Crew(self._store, writer.folder, begin)
 
-        loaded, budget = model
-        items = [Item(rows.ids[i], rows.token_ids[i], rows.tokens(i)) for i in indices]
-
-        def on_batch(n_examples: int) -> None:
-            self.forward_passes[loaded.stage] += 1
-            for _ in range(n_examples):
-                advance()
-
-        return pooled(
-            loaded.decoder,
-            items,
-            writer.captures,
-            writer.layers,
-            token_budget=budget,
-            on_batch=on_batch,
-        )
+    def _find(
+        self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]
+    ) -> Entry | None:
+        """A complete entry, which stays for as long as this object needs it."""
+        # Looked for again where it may have been removed before it was held.
+        while found := self._store.find(identity, captures, layers):
+            if not self._using(found.folder):
+                return found
+        return None
 
     def _ask(
         self, stage: Stage, site: Site, position: Position, layers: tuple[int, ...] | None
@@ -358,7 +372,7 @@ class Source:
             return self._entry(asked.work, (asked.capture,), asked.captured)
 
         # Looked for by what is asked, which may be less than what a pass would keep.
-        found = self._store.find(asked.work.identity, (asked.capture,), asked.layers)
+        found = self._find(asked.work.identity, (asked.capture,), asked.layers)
         return Reader(found or again(), asked.capture, again)
 
     def _answer(self, asked: Asked, reader: Reader, layers: tuple[int, ...]) -> Activations:
@@ -392,7 +406,3 @@ class Source:
             n_joined=entry.manifest.get("n_joined", 0),
             mixed=self._dataset.mix_formats,
         )
-
-
-def _say_waiting(stage: Stage) -> None:
-    say(f"{stage.label}: waiting for another process that computes the same activations")

@@ -138,6 +138,23 @@ def check(path: Path) -> Checked:
     return Checked(path, mark, header, 8 + length)
 
 
+def is_complete(path: Path, expected: Mapping[str, str]) -> bool:
+    """Whether the metadata of a safetensors file are as expected and its end is there.
+
+    Reads its head alone, so that what the bytes in between are is not known.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+            header = json.loads(file.read(length)) if length <= size else {}
+        metadata = header.pop("__metadata__", {})
+        end = max((it["data_offsets"][1] for it in header.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
+    return metadata == dict(expected) and size == 8 + length + end
+
+
 def is_sound(path: Path, expected: Mapping[str, str]) -> bool:
     """Whether a file is undamaged and its metadata is as expected."""
     try:

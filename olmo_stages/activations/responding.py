@@ -1,6 +1,6 @@
 """A stage responds to the prompts of a data set; the store keeps what it wrote."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from olmo_stages.activations import written
 from olmo_stages.activations.entry import Entry, read_entry
 from olmo_stages.activations.request import Work
+from olmo_stages.activations.sharing import Crew
 from olmo_stages.activations.store import Store
 from olmo_stages.activations.written import Shards
 from olmo_stages.data.dataset import Dataset
@@ -17,8 +18,6 @@ from olmo_stages.data.responses import Generation, Response, ending, opens_trace
 from olmo_stages.data.spans import Prompt, tokenize
 from olmo_stages.errors import DataError
 from olmo_stages.models.stops import ends_of_text, stop_tokens
-from olmo_stages.progress import progress
-from olmo_stages.types import Stage
 
 _LAST = 16
 """Tokens of a response among which the name of the next speaker is looked for."""
@@ -41,7 +40,6 @@ class Responder:
         generation: how tokens are chosen.
         store: where responses are kept.
         load: gives the model of a stage and the budget of its batches.
-        on_wait: called when another process is writing the same responses.
     """
 
     def __init__(
@@ -50,27 +48,28 @@ class Responder:
         generation: Generation,
         store: Store,
         load: Callable[[Work], tuple[Any, Any]],
-        on_wait: Callable[[Stage], None],
     ) -> None:
         self._dataset = replace(dataset, respond=None)
         self._generation = generation
         self._store = store
         self._load = load
-        self._on_wait = on_wait
 
-    def __call__(self, work: Work) -> dict[str, Response]:
-        """What a stage writes to every prompt, by id.
+    def crew(self, work: Work) -> Crew:
+        """This process's part in what a stage writes to all prompts.
 
         Raises:
-            DataError: a prompt that cannot be rendered or leaves no room for a response.
             ModelError: the checkpoint cannot be used.
-            StoreError: the store is damaged or cannot be written.
+            StoreError: the store is damaged.
         """
         shards = self._shards(work)
-        folder, entry = shards.folder, read_entry(shards.folder)
-        if entry is None:
-            with self._store.lock(folder, lambda: self._on_wait(work.stage)):
-                entry = read_entry(folder) or self._write(work, shards)
+        return Crew(self._store, shards.folder, lambda: self._begin(work, shards))
+
+    def read(self, entry: Entry) -> dict[str, Response]:
+        """What was written, by id.
+
+        Raises:
+            StoreError: the entry is damaged.
+        """
         entry.touch()
         return written.read(entry)
 
@@ -92,23 +91,17 @@ class Responder:
         identity = written.identify(work.identity, self._dataset, ends, self._generation)
         return Shards(self._store.folder(identity.key, written.FOLDER), identity)
 
-    def _write(self, work: Work, shards: Shards) -> Entry:
+    def _begin(self, work: Work, shards: Shards) -> "_Writing":
         from olmo_stages.models.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(work.checkpoint)
         prompted = self._prompts(work, tokenizer)
         # Longest first: memory runs out at once or never.
         prompted.sort(key=lambda it: -len(it.prompt.token_ids))
-        names: list[str] = []
-        writing = _Writing(work, tokenizer, self._generation, self._load)
-        with progress(f"{work.stage.label}: responses to prompts", len(prompted)) as advance:
-            for part, start in enumerate(range(0, len(prompted), written.SHARD_RESPONSES)):
-                chosen = prompted[start : start + written.SHARD_RESPONSES]
-                name = shards.finished(part, [it.prompt.id for it in chosen])
-                if name is None:
-                    name = shards.add(part, writing(chosen, advance))
-                names.append(name)
-        return shards.publish(work.stage, [it.id for it in self._dataset.examples], names)
+        asking = _Asking(
+            tokenizer, prompted, [it.id for it in self._dataset.examples], self._generation
+        )
+        return _Writing(work, asking, shards, self._load)
 
     def _prompts(
         self,
@@ -139,38 +132,111 @@ class Responder:
         return found
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """What a stage is asked.
+
+    Args:
+        tokenizer: its own.
+        prompted: the prompts, in the order of the shards.
+        ids: of the examples, in the data set's order.
+        generation: how tokens are chosen.
+    """
+
+    tokenizer: Any
+    prompted: Sequence[_Prompted]
+    ids: Sequence[str]
+    generation: Generation
+
+
 class _Writing:
-    """Writes the responses of one stage; its model is loaded when the first one is due."""
+    """Writes the responses of one stage; a `Task` of `sharing`."""
+
+    at_once = 1
+    shows_examples = True
 
     def __init__(
         self,
         work: Work,
-        tokenizer: Any,  # noqa: ANN401 (of transformers)
-        generation: Generation,
+        asking: _Asking,
+        shards: Shards,
         load: Callable[[Work], tuple[Any, Any]],
     ) -> None:
+        self.label = f"{work.stage.label}: responses to prompts"
+        self.folder = shards.folder
         self._work = work
-        self._tokenizer = tokenizer
-        self._generation = generation
+        self._asking = asking
+        self._shards = shards
         self._load = load
-        self._ready: tuple[Any, Any] | None = None
+        self._budget: Any = None
+        starts = range(0, len(asking.prompted), written.SHARD_RESPONSES)
+        self._cut = [asking.prompted[it : it + written.SHARD_RESPONSES] for it in starts]
+        self.parts = tuple(tuple(it.prompt.id for it in part) for part in self._cut)
 
-    def __call__(
+    def fits(self, name: str, part: int, *, whole: bool) -> bool:
+        """Whether a file is this shard; it is small and always read whole."""
+        del whole
+        return self._shards.fits(name, self.parts[part])
+
+    def ready(self) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: the checkpoint cannot be used.
+        """
+        _, budget = self._load(self._work)
+        # What it has learned of the memory holds for the next shard too.
+        self._budget = self._budget or budget
+
+    def compute(
+        self, parts: Sequence[int], advance: Callable[[], None]
+    ) -> Iterator[tuple[int, dict[str, Response]]]:
+        """Let the stage respond.
+
+        Yields:
+            The number of a shard and its responses.
+
+        Raises:
+            ModelError: the checkpoint cannot be used.
+        """
+        for part in parts:
+            yield part, self._respond(self._cut[part], advance)
+
+    def add(self, part: int, found: dict[str, Response]) -> str:
+        """Write one shard.
+
+        Returns:
+            Name of its file.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        return self._shards.add(part, found)
+
+    def publish(self, names: Sequence[str]) -> Entry:
+        """Write the manifest.
+
+        Raises:
+            StoreError: it cannot be written, or a shard was removed meanwhile.
+        """
+        return self._shards.publish(self._work.stage, self._asking.ids, names)
+
+    def _respond(
         self, prompted: Sequence[_Prompted], advance: Callable[[], None]
     ) -> dict[str, Response]:
         from olmo_stages.models.generation import Asked, Writing, write
 
-        if self._ready is None:
-            self._ready = self._load(self._work)
-        loaded, budget = self._ready
+        # Not kept here, since another stage's may take its place in memory.
+        loaded, _ = self._load(self._work)
+        tokenizer, generation = self._asking.tokenizer, self._asking.generation
         writing = Writing(
-            stop_tokens(self._work.checkpoint.path, self._tokenizer),
-            max(self._tokenizer.get_vocab().values()) + 1,
-            float(self._generation.temperature),
-            self._generation.seed,
+            stop_tokens(self._work.checkpoint.path, tokenizer),
+            max(tokenizer.get_vocab().values()) + 1,
+            float(generation.temperature),
+            generation.seed,
         )
         if self._work.dataset.format == "scaffold":
-            writing = replace(writing, ends=partial(next_speaker, self._tokenizer))
+            writing = replace(writing, ends=partial(next_speaker, tokenizer))
 
         def on_batch(n_examples: int) -> None:
             for _ in range(n_examples):
@@ -180,12 +246,12 @@ class _Writing:
             loaded,
             [Asked(it.prompt.id, it.prompt.token_ids, it.room) for it in prompted],
             writing,
-            token_budget=budget,
+            token_budget=self._budget,
             on_batch=on_batch,
         )
         return {
             it.prompt.id: Response(
-                one.token_ids, decode(self._tokenizer, one.token_ids), one.is_cut, it.opened
+                one.token_ids, decode(tokenizer, one.token_ids), one.is_cut, it.opened
             )
             for it, one in zip(prompted, found, strict=True)
         }

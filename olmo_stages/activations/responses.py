@@ -38,7 +38,7 @@ class Completed:
         dataset: the prompts.
         respond: how they are completed.
         completion: who writes and who reads.
-        write: gives the responses of a stage to all prompts, by id.
+        write: gives, for each of several stages, its responses to all prompts, by id.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Completed:
         dataset: Dataset,
         respond: Respond,
         completion: Completion,
-        write: Callable[[Stage], Mapping[str, Response]],
+        write: Callable[[Sequence[Stage]], Mapping[Stage, Mapping[str, Response]]],
     ) -> None:
         self._dataset = dataset
         self._respond = respond
         self._completion = completion
         self._write = write
-        self._found: dict[Stage, Mapping[str, Response]] = {}
+        self._found: Mapping[Stage, Mapping[str, Response]] = {}
         self._kept: Kept | None = None
 
     @property
@@ -68,7 +68,7 @@ class Completed:
             writers = dict.fromkeys(map(self._completion.writer, self._completion.stages))
             if self._completion.responder is not None:
                 writers = {self._completion.responder: None}
-            self._found = {stage: self._write(stage) for stage in writers}
+            self._found = self._write(list(writers))
             named = {
                 _name(stage, list(writers)): responses for stage, responses in self._found.items()
             }

@@ -3,23 +3,16 @@
 An entry holds what was kept of one forward pass over one data set; its folder is named by the
 digest of everything that changes a number. The manifest is written last, and readers ignore a
 folder without one. Because content and name go together and files appear whole, two writers of the
-same entry are wasteful but never wrong; the lock only saves their time.
+same entry are wasteful but never wrong; leases only save their time.
 """
 
-import errno
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import SoftReadWriteLock, Timeout
-
 from olmo_stages.activations.entry import Entry, Writer, read_entry
 from olmo_stages.activations.identity import PassIdentity, entry_key
-from olmo_stages.atomic import disk_trouble
-from olmo_stages.errors import StoreError
-from olmo_stages.looking import make
+from olmo_stages.leases import Lease
 from olmo_stages.models.captures import Capture
 
 SHARD_EXAMPLES = 512
@@ -29,15 +22,21 @@ SHARD_ROWS = 4096
 """Most rows of position `tokens` in a shard, all captures together; in all layers of a 7B model in
 bfloat16 about a gigabyte, of which a writer holds a few copies."""
 
+LEASES = ".leases"
+"""End of the name of the folder of an entry's leases, which lies beside the entry's."""
+
 REMOVED = ".removed"
 """End of the name of a folder that is being removed."""
 
-_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+
+def leases_of(folder: Path) -> Path:
+    """Folder of the leases of an entry."""
+    return folder.with_name(f"{folder.name}{LEASES}")
 
 
 def lock_path(folder: Path) -> Path:
-    """Path of the lock of an entry's folder."""
-    return folder.with_name(f"{folder.name}.lock")
+    """Path of the lease of those who use an entry."""
+    return leases_of(folder) / "use"
 
 
 def default_store(cache: Path) -> "Store":
@@ -46,8 +45,9 @@ def default_store(cache: Path) -> "Store":
 
 
 def is_entry_folder(folder: Path) -> bool:
-    """Whether a folder is an entry, not a lock or something that is being removed."""
-    return folder.is_dir() and not folder.name.endswith((".rw", REMOVED))
+    """Whether a folder is an entry, not its leases or something that is being removed."""
+    # Earlier versions had `.rw`.
+    return folder.is_dir() and not folder.name.endswith((LEASES, REMOVED, ".rw"))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Store:
         root: its folder, made on first use.
         heartbeat_s: how often a writer shows that it is alive; one that has been silent for three
             heartbeats counts as dead, on whatever machine it was.
-        lock_timeout_s: how long to wait for a living writer before computing all the same.
+        lock_timeout_s: how long to wait for living writers who finish no shard, before computing
+            all the same.
         shard_examples: examples of one shard.
         shard_rows: most rows of position `tokens` in a shard.
     """
@@ -96,56 +97,13 @@ class Store:
         """Folder of the entry `name` of what `key` identifies."""
         return self.root / key[:2] / key / name
 
-    @contextmanager
-    def lock(self, folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold the lock of an entry's folder; without it after a time-out, with a warning.
+    def lease(self, folder: Path, name: str) -> Lease:
+        """A lease of this name, of an entry's folder."""
+        return Lease(leases_of(folder) / name, heartbeat_s=self.heartbeat_s)
 
-        Args:
-            folder: folder of the entry.
-            on_wait: called when another process holds it.
-
-        Raises:
-            StoreError: the store cannot be written.
-        """
-        make(f"entry {folder}")
-        lock = self._lock(folder)
-        held = self._acquire(lock, on_wait)
-        try:
-            yield
-        finally:
-            if held:
-                with suppress(OSError):  # a lost lock costs nothing but time
-                    lock.release()
-
-    def _acquire(self, lock: SoftReadWriteLock, on_wait: Callable[[], None]) -> bool:
-        try:
-            with suppress(Timeout):
-                lock.acquire_write(blocking=False)
-                return True
-            on_wait()
-            lock.acquire_write(timeout=self.lock_timeout_s)
-        except Timeout:
-            why = f"another process has held {lock.lock_file} for {self.lock_timeout_s:.0f} s"
-        except OSError as error:
-            if error.errno in _NOT_WRITABLE:
-                raise StoreError(disk_trouble(Path(lock.lock_file), error)) from error
-            why = f"{lock.lock_file} cannot be locked ({error})"
-        else:
-            return True
-        warnings.warn(f"{why}; computing all the same", RuntimeWarning, stacklevel=4)
-        return False
-
-    def _lock(self, folder: Path) -> SoftReadWriteLock:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(disk_trouble(folder.parent, error)) from error
-        return SoftReadWriteLock(
-            lock_path(folder),
-            is_singleton=False,
-            heartbeat_interval=self.heartbeat_s,
-            poll_interval=min(0.25, self.heartbeat_s / 4),
-        )
+    def user(self, folder: Path) -> Lease:
+        """The lease that everyone holds who reads or writes an entry, and who removes it alone."""
+        return Lease(lock_path(folder), heartbeat_s=self.heartbeat_s)
 
     def _pass_folder(self, identity: PassIdentity) -> Path:
         return self.root / identity.key[:2] / identity.key

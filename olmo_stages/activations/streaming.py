@@ -1,68 +1,112 @@
 """Extraction of a model that is read block by block, into the same entries of the store."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from olmo_stages.activations.entry import Writer
-from olmo_stages.activations.held_model import say
+from olmo_stages.activations.extracting import Extraction, Found
+from olmo_stages.activations.held_model import HeldModel, say
 from olmo_stages.activations.request import Work
-from olmo_stages.activations.rows import Rows
+from olmo_stages.activations.store import Store
 from olmo_stages.models.compute import Compute
 from olmo_stages.progress import progress
+from olmo_stages.types import Stage
 
-Extracted = tuple[list[str], tuple[str, ...], dict[str, str]]
-"""Names of the shards, the type of each block, and what was on each device."""
+MOST_SHARDS = 256
+"""Shards of one reading of the weights: a process has a thread for each lease that it holds."""
 
 
-def extract(
-    work: Work, writer: Writer, rows: Rows, cut: Sequence[Sequence[int]], compute: Compute
-) -> Extracted:
-    """Compute the shards of an entry that are not there yet, in one reading of the weights.
+class Streamed(Extraction):
+    """The same for a model that is never in memory whole: all shards in one reading of its weights.
 
     Args:
         work: the stage's.
         writer: of the entry.
-        rows: its examples.
-        cut: the examples of each shard.
+        store: how shards are cut.
         compute: device, dtype and batches.
+        count: called with the stage after each reading.
 
     Raises:
-        ModelError: the checkpoint cannot be used.
-        StoreError: the store cannot be written.
+        DataError: examples that cannot be read.
+        ModelError: a tokenizer that cannot be used.
     """
-    import torch
 
-    from olmo_stages.models import layer_major, placement
-    from olmo_stages.models.forward import Item
-    from olmo_stages.models.loading import skeleton
-    from olmo_stages.models.memory import TokenBudget
+    at_once = MOST_SHARDS
+    shows_examples = False
 
-    if compute.threads is not None:
-        torch.set_num_threads(compute.threads)
-    device = compute.resolve_device()
-    model = skeleton(work.stage, work.checkpoint, dtype=work.identity.dtype, device=device)
-    ids = [[rows.ids[i] for i in part] for part in cut]
-    names = [writer.finished(number, of_part) for number, of_part in enumerate(ids)]
-    missing = [number for number, name in enumerate(names) if name is None]
-    items = [
-        [Item(rows.ids[i], rows.token_ids[i], rows.tokens(i)) for i in cut[n]] for n in missing
-    ]
-    label = work.stage.label
-    budget = TokenBudget(compute.token_budget, lambda line: say(f"{label}: {line}"))
-    n_steps = max(writer.layers) + 2
-    root = writer.folder.parents[2]  # of the store; what an entry's folder holds belongs to it
-    root.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="streamed-", dir=root) as scratch,
-        progress(f"{label}: activations block by block", n_steps if missing else 0) as advance,
-    ):
-        if missing:
-            memory = layer_major.Memory(budget, Path(scratch))
+    def __init__(
+        self,
+        work: Work,
+        writer: Writer,
+        store: Store,
+        compute: Compute,
+        count: Callable[[Stage], None],
+    ) -> None:
+        super().__init__(work, writer, store, HeldModel(compute), count)
+        self._compute = compute
+        self._skeleton: Any = None
+
+    def ready(self) -> None:
+        """Build the model without its weights.
+
+        Raises:
+            ModelError: the checkpoint cannot be used.
+        """
+        import torch
+
+        from olmo_stages.models.loading import skeleton
+
+        if self._skeleton is not None:
+            return
+        if self._compute.threads is not None:
+            torch.set_num_threads(self._compute.threads)
+        self._skeleton = skeleton(
+            self._work.stage,
+            self._work.checkpoint,
+            dtype=self._work.identity.dtype,
+            device=self._compute.resolve_device(),
+        )
+
+    def compute(
+        self, parts: Sequence[int], advance: Callable[[], None]
+    ) -> Iterator[tuple[int, Found]]:
+        """Send the examples of shards through one block after another.
+
+        Yields:
+            The number of a shard and its activations.
+
+        Raises:
+            ModelError: the checkpoint cannot be used.
+            StoreError: what does not fit into memory cannot be written either.
+        """
+        from olmo_stages.models import layer_major
+        from olmo_stages.models.memory import TokenBudget
+
+        del advance  # it counts examples, and here all are done at once
+        label = self._work.stage.label
+        budget = TokenBudget(self._compute.token_budget, lambda line: say(f"{label}: {line}"))
+        root = self.folder.parents[2]  # of the store; what an entry's folder holds belongs to it
+        with (
+            tempfile.TemporaryDirectory(prefix="streamed-", dir=root) as scratch,
+            progress(
+                f"{label}: activations block by block", max(self._writer.layers) + 2
+            ) as advance_block,
+        ):
             found = layer_major.pooled(
-                model, items, writer.captures, writer.layers, memory, advance
+                self._skeleton,
+                [self._items(part) for part in parts],
+                self._writer.captures,
+                self._writer.layers,
+                layer_major.Memory(budget, Path(scratch)),
+                advance_block,
             )
-            for number, of_part in zip(missing, found, strict=True):
-                names[number] = writer.add(number, ids[number], of_part)
-    shards = [name for name in names if name is not None]
-    return shards, model.layer_types, {device: placement.name(device)}
+            self._count(self._work.stage)
+            yield from zip(parts, found, strict=True)
+
+    def _made(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        from olmo_stages.models.placement import name
+
+        device = self._compute.resolve_device()
+        return tuple(self._skeleton.layer_types), {device: name(device)}

@@ -97,15 +97,14 @@ class Shards:
     folder: Path
     identity: WrittenIdentity
 
-    def finished(self, part: int, ids: Sequence[str]) -> str | None:
-        """Name of the shard that an earlier, interrupted writer left for these examples."""
-        for path in sorted(self.folder.glob(f"{_stem(part)}.*.{files.LINES}")):
-            try:
-                if list(_parsed(files.read_whole(path))) == list(ids):
-                    return path.name
-            except StoreError:
-                continue
-        return None
+    def fits(self, name: str, ids: Sequence[str]) -> bool:
+        """Whether a file of the entry is whole and holds the responses to these prompts."""
+        if not name.endswith(f".{files.LINES}"):
+            return False
+        try:
+            return list(_parsed(files.read_whole(self.folder / name))) == list(ids)
+        except StoreError:
+            return False
 
     def add(self, part: int, found: Mapping[str, Response]) -> str:
         """Write one shard and return its name.

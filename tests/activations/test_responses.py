@@ -167,13 +167,16 @@ def test_a_stage_of_another_vocabulary_is_refused(source_of, tmp_path):
 def fake(monkeypatch, texts):
     """Responses by label of the stage and id of the example; 'said' where none is given."""
 
-    def call(_self, work):
+    def respond(self, stages):
         return {
-            it.id: written.Response((7, 8), texts.get((work.stage.label, it.id), "said"))
-            for it in work.dataset.examples
+            stage: {
+                it.id: written.Response((7, 8), texts.get((stage.label, it.id), "said"))
+                for it in self._dataset.examples
+            }
+            for stage in stages
         }
 
-    monkeypatch.setattr(responding.Responder, "__call__", call)
+    monkeypatch.setattr(Source, "_respond", respond)
 
 
 def test_own_responses_keep_the_pairs_that_every_stage_has(source_of, stages, monkeypatch):
@@ -306,7 +309,8 @@ def test_damage_is_told_with_its_remedy(source_of, stages, store):
 
 
 def test_the_store_lists_verifies_and_removes_responses(source_of, stages, store):
-    source_of(data("s0")).identity(stages[0])
+    with source_of(data("s0")) as source:
+        source.identity(stages[0])
     (row,) = upkeep.ls(store)
     assert (row.state, row.stage, row.captures, row.n_layers, row.n_examples) == (
         "complete",
@@ -389,7 +393,7 @@ def test_two_processes_write_each_response_once(stages, tmp_path):
     ]
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert sorted(int(out) for out, _ in said) == [0, len(chats())]
+    assert sum(int(out) for out, _ in said) == len(chats())
 
 
 # Prompts
