@@ -45,11 +45,12 @@ def run_locally(
     Returns:
         What Hydra wants of each job: that it ended. How is in its status.
     """
+    anew = given.config.force is True
     jobs: dict[frozenset[str], LocalJob] = {}
     for number, words in enumerate(job_overrides, start=first):
         overrides, name = named(words)
         work = partial(run_here, given, words, number)
-        jobs.setdefault(frozenset(words), LocalJob(name, overrides, work))
+        jobs.setdefault(frozenset(words), LocalJob(name, overrides, work, anew))
     if again := len(job_overrides) - len(jobs):
         say(f"note: {again} of {len(job_overrides)} jobs were asked for before; each runs once")
     sweep = Path(given.config.hydra.sweep.dir)

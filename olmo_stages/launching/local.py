@@ -27,15 +27,16 @@ from olmo_stages.launching.screen import LOGS, Board, labels, log_of
 from olmo_stages.statuses import Status, read_statuses, write_status
 from olmo_stages.stopping import GRACE_S, NOTICE_S, Stopped
 
-# All that a job of this package imports anyway, which takes as long as many a small job.
-_HEAVY = (
-    "olmo_stages.experiment",
+# What jobs import anyway, which takes as long as many a small job does: all of them, and those that
+# compute.
+_ALL = ("olmo_stages.experiment", "olmo_stages.report.show")
+_COMPUTING = (
     "olmo_stages.models.loading",
     "olmo_stages.models.forward",
-    "olmo_stages.report.show",
     "transformers.models.olmo3.modeling_olmo3",
     "sklearn.linear_model",
     "pyarrow.parquet",
+    "plotly.io",
 )
 _POLL_S = 0.05
 _PARTING_S = 60.0  # between a job's last word and the end of its process
@@ -51,11 +52,13 @@ class LocalJob:
         name: unique in its sweep.
         overrides: what the sweep sets for it.
         work: runs it in its own process, and says how it ended.
+        anew: it computes, be it done or not.
     """
 
     name: str
     overrides: Sequence[str]
     work: Callable[[], Told]
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,7 @@ def run(jobs: Sequence[LocalJob], sweep: Path, way: Way) -> None:
         )
     names = visible_gpus() if way.n_jobs > 1 or way.gpus_per_job is not None else []
     gpus = Gpus(names, way.gpus_per_job, way.n_jobs)
-    for module in _HEAVY if sys.platform == "linux" else ():  # elsewhere forks must be light
-        importlib.import_module(module)
+    _import(_ALL)
     with _heard() as heard:
         fleet = _Fleet(jobs, sweep, way, gpus)
         fleet.run(heard)
@@ -171,6 +173,9 @@ class _Fleet:
         return chosen
 
     def _start(self, job: LocalJob) -> None:
+        (noted,) = read_statuses(self._sweep, [job.name])
+        if job.anew or noted.state not in DONE:
+            _import(_COMPUTING)
         is_noted = True
         try:
             write_status(self._sweep, Status(job.name, "running", overrides=job.overrides))
@@ -298,6 +303,13 @@ class _Fleet:
         current.launch.ended[status.job] = status
         log = log_of(self._sweep, status.job) if self._way.n_jobs > 1 else None
         self._board.ended(self._labels[status.job], status, log)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Import modules for all jobs that are forked from now on."""
+    if sys.platform == "linux":  # elsewhere a process may not survive a fork after these
+        for module in modules:
+            importlib.import_module(module)
 
 
 def _silent(code: int, *, is_stopping: bool) -> Told:

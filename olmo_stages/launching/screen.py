@@ -74,6 +74,8 @@ class Board:
         if self._is_quiet:
             return
         said = f"{status.state}: {status.error}" if status.error else status.state
+        if status.error.startswith(status.state):
+            said = status.error
         if status.headline:
             said += f": {_brief(status.headline)}"
         where = f"; log: {log}" if status.error and log is not None else ""

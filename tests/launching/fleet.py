@@ -128,7 +128,7 @@ def work(name):
 
 
 def main():
-    local._HEAVY = ()
+    local._ALL = local._COMPUTING = ()
     local._PARTING_S = 0.5
     way = local.Way(int(sys.argv[2]))
     jobs = [local.LocalJob(it, [], lambda it=it: work(it)) for it in sys.argv[3:]]
