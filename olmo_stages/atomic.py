@@ -31,8 +31,9 @@ _REMEDIES = {
     errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 REFUSALS = frozenset(_REMEDIES)
-"""Numbers of the errors by which the system refuses to write."""
+"""Numbers of the errors by which the system refuses to write, for want of room or at all."""
 
 # How libraries written in Rust and C++ spell the number of an error of the system.
 _NUMBER = re.compile(r"\bos error (\d+)\b|\bcode: (\d+),|\(errno:? ?(\d+)\)|\[Errno (\d+)\]")

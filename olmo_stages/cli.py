@@ -1,6 +1,8 @@
 """`olmo-stages`: stages, sweeps, the store and the miniature family, from any folder."""
 
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +27,36 @@ Cache = Annotated[
     typer.Option(envvar="OLMO_STAGES_CACHE", help="Cache folder; default: the user's cache."),
 ]
 Shown = Annotated[Literal["text", "json"], typer.Option(help="A table, or JSON.")]
+_AGE_S = {"min": 60.0, "h": 3600.0, "d": 86400.0, "": 86400.0, "w": 7 * 86400.0}
+_SIZE = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "": 1e9, "tb": 1e12}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)")
+
+
+def parse_age(text: str) -> float:
+    """Seconds of an age like 30d.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    return _amount(text, _AGE_S, "30d, 12h, 90min or 2w")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size like 200GB.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    return int(_amount(text, _SIZE, "500MB, 200GB or 1.5TB"))
+
+
+def _amount(text: str, units: Mapping[str, float], examples: str) -> float:
+    match = _NUMBER.fullmatch(str(text).strip().lower())
+    if match is None or match[2] not in units:
+        raise typer.BadParameter(f"{text} is none; write {examples}")
+    return float(match[1]) * units[match[2]]
+
+
 Seed = Annotated[int, typer.Option(help="Seed of the family.")]
 
 
@@ -258,14 +290,15 @@ def clean(cache: Cache = None) -> None:
 
 @store.command("ls")
 def store_ls(cache: Cache = None) -> None:
-    """List the entries."""
+    """List the entries, and the weights that were computed from others."""
     from olmo_stages.activations.store import default_store
     from olmo_stages.activations.upkeep import ls
     from olmo_stages.cache import cache_folder
+    from olmo_stages.models.derived import FOLDER
     from olmo_stages.report.show import show_entries
 
-    found = default_store(cache_folder(cache))
-    show_entries(ls(found), found.root, "empty")
+    root = cache_folder(cache)
+    show_entries(ls(default_store(root), root / FOLDER), root, "empty")
 
 
 @store.command("verify")
@@ -286,24 +319,48 @@ def store_verify(cache: Cache = None) -> None:
 
 @store.command("gc")
 def store_gc(
-    older_than_days: Annotated[
-        float | None, typer.Option(min=0, help="Remove entries not used for so many days.")
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_age,
+            metavar="AGE",
+            help="Remove what was not used for so long: 30d, 12h, 2w; a number is days.",
+        ),
     ] = None,
-    max_gb: Annotated[
-        float | None, typer.Option(min=0, help="Then the least recently used, down to so many GB.")
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_size,
+            metavar="SIZE",
+            help="Then the least recently used, down to so much: 200GB, 1.5TB; a number is GB.",
+        ),
     ] = None,
     damaged: Annotated[  # noqa: FBT002  (a flag of the command line)
         bool, typer.Option("--damaged", help="Read every entry and remove the damaged ones.")
     ] = False,
+    dry_run: Annotated[  # noqa: FBT002  (a flag of the command line)
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
     cache: Cache = None,
 ) -> None:
-    """Remove leftovers of killed writers and, with limits, old entries; never one in use."""
-    from olmo_stages.activations.store import default_store
-    from olmo_stages.activations.upkeep import gc
-    from olmo_stages.cache import cache_folder
-    from olmo_stages.report.show import show_entries
+    """Remove leftovers of killed writers and, with limits, old entries; never one in use.
 
-    found = default_store(cache_folder(cache))
-    limit = None if max_gb is None else int(max_gb * 1e9)
-    removed = gc(found, older_than_days=older_than_days, max_bytes=limit, damaged=damaged)
-    show_entries(removed, found.root, "nothing to remove")
+    Entries are activations, responses, and weights that were computed from others. What a job left
+    unfinished goes after a week, or by the limits: until then the job may go on with it.
+    """
+    from olmo_stages.activations.cleaning import Limits, gc
+    from olmo_stages.activations.store import default_store
+    from olmo_stages.cache import cache_folder
+    from olmo_stages.models.derived import FOLDER
+    from olmo_stages.report.show import show_cleaned
+
+    def on_wait(n_held: int, seconds: float) -> None:
+        what = "one entry is" if n_held == 1 else f"{n_held} entries are"
+        typer.echo(
+            f"{what} held; {seconds:.0f} s until it is known whether by living jobs", err=True
+        )
+
+    root = cache_folder(cache)
+    limits = Limits(older_than, max_size, damaged, dry_run)
+    cleaned = gc(default_store(root), limits, root / FOLDER, on_wait)
+    show_cleaned(cleaned, root, is_dry_run=dry_run)

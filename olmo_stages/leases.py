@@ -19,6 +19,7 @@ import os
 import shutil
 import socket
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -32,6 +33,9 @@ from olmo_stages.errors import StoreError
 
 HEARTBEAT_S = 10.0
 """Seconds between two signs of life."""
+
+REMOVED = ".removed"
+"""End of the name of a folder that is being removed."""
 
 SILENT_HEARTBEATS = 3
 """Heartbeats after which a silent holder counts as dead."""
@@ -88,6 +92,13 @@ class Lease:
     def lost(self) -> bool:
         """Whether somebody else took over, or may have, since it was acquired."""
         return self._made is not None and self._made.compromise is not None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this object holds it for certain; not so where nothing can be leased."""
+        if self._made is None or self._pid != os.getpid():
+            return False
+        return self._made.generation is not None and not self.lost
 
     @contextmanager
     def claim(self) -> Iterator[bool]:
@@ -164,8 +175,15 @@ class Lease:
         return str(self.owner() or "another process")
 
     def remove(self) -> None:
-        """Remove its files; for whoever knows that nobody wants it any more."""
-        shutil.rmtree(self.path.with_name(f"{self.path.name}.rw"), ignore_errors=True)
+        """Remove its files; for whoever knows that nobody wants it any more.
+
+        Who asks for it at this moment finds them all or none.
+        """
+        files = self.path.with_name(f"{self.path.name}.rw")
+        doomed = files.with_name(f".{files.name}.{uuid.uuid4().hex[:8]}{REMOVED}")
+        with suppress(OSError):
+            files.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
         with suppress(OSError):
             self._owner_path.unlink()
 

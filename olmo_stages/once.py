@@ -37,7 +37,7 @@ def make_once(
         StoreError: the disk is full or the place cannot be written, or another process makes it
             for hours.
     """
-    lease = Lease(folder.with_name(f"{folder.name}.lock"), heartbeat_s=heartbeat_s)
+    lease = Lease(build_lease(folder), heartbeat_s=heartbeat_s)
     with writing(folder, CACHE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for tries_left in reversed(range(_TRIES)):
@@ -50,9 +50,14 @@ def make_once(
         lease.remove()
 
 
+def build_lease(folder: Path) -> Path:
+    """Name of the lease of whoever makes a folder."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
 def _make(folder: Path, fill: Callable[[Path], None], lease: Lease, *, is_last: bool) -> None:
     """Make the folder, or leave it to the process that took over meanwhile."""
-    if _is_held(lease):
+    if lease.is_held:
         for abandoned in folder.parent.glob(f".{folder.name}-*"):
             shutil.rmtree(abandoned, ignore_errors=True)
     mark = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -69,12 +74,6 @@ def _make(folder: Path, fill: Callable[[Path], None], lease: Lease, *, is_last: 
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     sync_folder(folder.parent)
-
-
-def _is_held(lease: Lease) -> bool:
-    """Whether this process holds it; not so where nothing can be leased, and others make it too."""
-    owner = lease.owner()
-    return owner is not None and (owner.host, owner.pid) == (socket.gethostname(), os.getpid())
 
 
 def _settle(folder: Path) -> None:

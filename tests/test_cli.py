@@ -42,7 +42,7 @@ def test_run_composes_a_job(monkeypatch):
 
 
 def test_a_negative_size_limit_is_refused(tmp_path):
-    arguments = ["store", "gc", "--cache", str(tmp_path), "--max-gb"]
+    arguments = ["store", "gc", "--cache", str(tmp_path), "--max-size"]
     assert CliRunner().invoke(app, [*arguments, "-1"]).exit_code == 2
     assert CliRunner().invoke(app, [*arguments, "1"]).exit_code == 0
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from olmo_stages import leases
 from olmo_stages.errors import StoreError
+from olmo_stages.leases import use
 from olmo_stages.looking import is_looking, make
-from olmo_stages.once import make_once
+from olmo_stages.once import build_lease, make_once
 from olmo_stages.progress import say
 
 FOLDER = "derived"
@@ -20,6 +20,9 @@ FOLDER = "derived"
 
 RECORD = "derived.json"
 """File that tells what a derived checkpoint was made from; changed last when it was used last."""
+
+USED = ".used"
+"""End of the name of the lease of whoever uses a derived checkpoint."""
 
 _TRIES = 3
 _used: dict[tuple[int, Path], ExitStack] = {}
@@ -65,7 +68,12 @@ def ensure(
 
 def use_lease(folder: Path) -> Path:
     """Name of the lease that is held together by all processes that use a derived checkpoint."""
-    return folder.with_name(f"{folder.name}.used")
+    return folder.with_name(f"{folder.name}{USED}")
+
+
+def leases(used: Path) -> tuple[Path, Path]:
+    """Names of all leases of a derived checkpoint, given the one that `use_lease` gave."""
+    return used, build_lease(used.with_name(used.name.removesuffix(USED)))
 
 
 def copy_small(files: Iterable[Path], folder: Path) -> None:
@@ -81,7 +89,7 @@ def _use(folder: Path) -> None:
     if is_looking() or known in _used:
         return
     _used[known] = ExitStack()
-    _used[known].enter_context(leases.use(use_lease(folder)))
+    _used[known].enter_context(use(use_lease(folder)))
 
 
 @atexit.register

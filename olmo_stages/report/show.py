@@ -13,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from olmo_stages import command, miniature
+from olmo_stages.activations.cleaning import Cleaned
 from olmo_stages.activations.upkeep import EntryRow
 from olmo_stages.lineage import LineageKey, lineage_order
 from olmo_stages.records import Job, read
@@ -205,7 +206,7 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
 
     Args:
         rows: the entries.
-        root: folder of the store.
+        root: folder that they are in.
         none: what to say when there is none.
     """
     console = new_console()
@@ -224,3 +225,22 @@ def show_entries(rows: Sequence[EntryRow], root: Path, none: str) -> None:
     for row in rows:
         if row.problem:
             put_line(console, row.problem)
+
+
+def show_cleaned(cleaned: Cleaned, root: Path, *, is_dry_run: bool) -> None:
+    """Print what went of a cache, and what stays all the same.
+
+    Args:
+        cleaned: what `gc` did.
+        root: the cache folder.
+        is_dry_run: nothing went; this is what would.
+    """
+    show_entries(cleaned.removed, root, "nothing to remove")
+    console = new_console()
+    if cleaned.removed:
+        n_bytes = sum(row.n_bytes for row in cleaned.removed)
+        put_line(console, f"{'would free' if is_dry_run else 'freed'} {n_bytes / 1e6:,.1f} MB")
+    for row, why in cleaned.kept:
+        what = " ".join(filter(None, [row.stage, ", ".join(row.captures)]))
+        size = f"{row.n_bytes / 1e6:,.1f} MB"
+        put_line(console, f"kept, {why}: {what + ', ' if what else ''}{size}, {row.folder}")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.activations import responding, upkeep, written
+from olmo_stages.activations.cleaning import Limits, gc
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.extraction import Source
 from olmo_stages.activations.responses import Completion
@@ -320,12 +321,12 @@ def test_the_store_lists_verifies_and_removes_responses(source_of, stages, store
         12,
     )
     assert [it.problem for it in upkeep.verify(store)] == [""]
-    assert upkeep.gc(store) == []
+    assert gc(store).removed == []
     (part,) = row.folder.glob("*.jsonl")
     part.write_bytes(part.read_bytes()[:-1])
     (broken,) = upkeep.verify(store)
     assert broken.state == "damaged"
-    assert [it.folder for it in upkeep.gc(store, damaged=True)] == [row.folder]
+    assert [it.folder for it in gc(store, Limits(damaged=True)).removed] == [row.folder]
     assert not row.folder.exists()
 
 

@@ -16,7 +16,7 @@ import pytest
 from olmo_stages.activations import entry as entry_module
 from olmo_stages.activations import reading, upkeep
 from olmo_stages.activations.entry import read_entry
-from olmo_stages.activations.store import Store, is_entry_folder, lock_path
+from olmo_stages.activations.store import Store, is_entry_folder
 from olmo_stages.errors import StoreError
 from olmo_stages.models.captures import Capture
 
@@ -285,81 +285,6 @@ def test_ls_says_what_is_there(make_source, stage, store):
 
 def test_ls_of_no_store_is_empty(tmp_path):
     assert upkeep.ls(Store(tmp_path / "nowhere")) == []
-    assert upkeep.gc(Store(tmp_path / "nowhere"), older_than_days=0) == []
-
-
-def test_gc_without_limits_keeps_complete_entries(make_source, stage, store):
-    make_source()(stage)
-    assert upkeep.gc(store) == []
-    assert len(upkeep.ls(store)) == 1
-
-
-def test_gc_removes_what_was_not_used_for_long(make_source, stage, store):
-    with make_source() as source:
-        source(stage)
-        source(stage, site="mlp_out")
-    old = folder_of_capture(store, "resid_post")
-    past = time.time() - 10 * 86400
-    os.utime(old / "manifest.json", (past, past))
-    (removed,) = upkeep.gc(store, older_than_days=5)
-    assert removed.folder == old
-    assert not old.exists()
-    assert [row.captures for row in upkeep.ls(store)] == [("mlp_out/last",)]
-
-
-def test_reading_counts_as_use(make_source, stage, store):
-    source = make_source()
-    source(stage)
-    past = time.time() - 10 * 86400
-    os.utime(folder_of(store) / "manifest.json", (past, past))
-    source(stage)
-    assert upkeep.gc(store, older_than_days=5) == []
-
-
-def test_gc_by_size_removes_the_least_recently_used(make_source, stage, store):
-    sites = ("resid_post", "mlp_out", "attn_out")
-    for age, site in enumerate(sites):
-        with make_source() as source:
-            source(stage, site=site)
-        past = time.time() - 100 * (10 - age)
-        os.utime(folder_of_capture(store, site) / "manifest.json", (past, past))
-    size = max(row.n_bytes for row in upkeep.ls(store))
-    removed = upkeep.gc(store, max_bytes=2 * size)
-    assert [row.captures for row in removed] == [("resid_post/last",)]
-
-
-def folder_of_capture(store, site):
-    (row,) = (row for row in upkeep.ls(store) if row.captures == (f"{site}/last",))
-    return row.folder
-
-
-def test_gc_removes_dead_leftovers(killed):
-    time.sleep(3 * killed.heartbeat_s + 0.1)
-    (removed,) = upkeep.gc(killed)
-    assert removed.state == upkeep.UNFINISHED
-    left = [path for path in killed.root.rglob("*") if path.is_file()]
-    assert left == []
-
-
-def test_gc_leaves_what_is_being_written(killed):
-    (folder,) = filter(is_entry_folder, killed.root.glob("*/*/*"))
-    before = sorted(folder.iterdir())
-    with killed.user(folder).use():
-        (row,) = upkeep.ls(killed)
-        assert row.state == upkeep.LOCKED
-        assert upkeep.gc(killed, older_than_days=0, max_bytes=0) == []
-    assert sorted(folder.iterdir()) == before
-    assert folder.name in str(lock_path(folder))
-
-
-def test_gc_removes_temporary_files_of_complete_entries(make_source, stage, store):
-    make_source()(stage)
-    stray = folder_of(store) / ".part-00009.x.safetensors.0123.tmp"
-    stray.touch()
-    time.sleep(3 * store.heartbeat_s + 0.1)
-    upkeep.gc(store)
-    assert not stray.exists()
-    assert len(upkeep.ls(store)) == 1
 
 
 def test_an_entry_removed_between_finding_and_reading_is_computed_again(
@@ -379,14 +304,3 @@ def test_an_entry_removed_between_finding_and_reading_is_computed_again(
     source = make_source()
     assert source(stage).values.shape == (8, 11, 32)
     assert source.forward_passes[stage] == 3
-
-
-def test_damaged_entries_are_removed_on_request_only(make_source, stage, store):
-    make_source()(stage)
-    (row,) = upkeep.ls(store)
-    path = next(row.folder.glob("*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert upkeep.gc(store) == []
-    (removed,) = upkeep.gc(store, damaged=True)
-    assert (removed.state, path.name in removed.problem) == (upkeep.DAMAGED, True)
-    assert upkeep.ls(store) == []
