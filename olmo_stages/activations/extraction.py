@@ -19,6 +19,7 @@ from olmo_stages.activations.request import (
     check_layers,
     describe,
     need,
+    passes,
 )
 from olmo_stages.activations.responding import Responder
 from olmo_stages.activations.responses import Completed, Completion
@@ -326,12 +327,10 @@ class Source:
         expected, self._expected = self._expected, ()
         # Stage by stage, since one model is in memory at a time.
         stages = list(dict.fromkeys(it.stage for it in expected))
-        crews: list[Crew] = []
-        for it in sorted(expected, key=lambda it: stages.index(it.stage)):
-            needed = need(self._work(it.stage), it)
-            if missing := needed.missing(self._find):
-                crews.append(self._crew(needed.work, missing, needed.captured))
-        finish(crews)
+        ordered = sorted(expected, key=lambda it: stages.index(it.stage))
+        needs = [need(self._work(it.stage), it) for it in ordered]
+        made = passes(needs, self._find)
+        finish([self._crew(it.work, captures, it.captured) for it, captures in made])
 
     def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
         crew = self._crew(work, captures, layers)

@@ -1,6 +1,6 @@
 """What is asked of a stage, checked and identified before anything is loaded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -191,6 +191,36 @@ def need(work: Work, wanted: Wanted) -> Need:
     captures = tuple(sorted({check_capture(*pair) for pair in wanted.captures}))
     asked = ask(work, captures[0], wanted.layers)
     return Need(work, captures, asked.layers, asked.captured)
+
+
+def passes(
+    needs: Iterable[Need],
+    has: Callable[[PassIdentity, Sequence[Capture], Sequence[int]], object],
+) -> list[tuple[Need, tuple[Capture, ...]]]:
+    """The forward passes that give all that is needed, none for what an earlier one gives.
+
+    Args:
+        needs: in their order.
+        has: what is there already, as for `Need.missing`.
+
+    Returns:
+        For each pass the need that it is for, and the captures that it gives.
+    """
+    found: list[tuple[Need, tuple[Capture, ...]]] = []
+
+    def given(identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]) -> object:
+        earlier = any(
+            it.work.identity == identity
+            and set(captures) <= set(kept)
+            and set(layers) <= set(it.captured)
+            for it, kept in found
+        )
+        return earlier or has(identity, captures, layers)
+
+    for it in needs:
+        if missing := it.missing(given):
+            found.append((it, missing))
+    return found
 
 
 def declares(analysis: Analysis) -> bool:
