@@ -26,7 +26,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[], None]
     ) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
-        done = int(bar.tasks[task].completed) if total is None else total
+        done = int(bar.tasks[task].completed)
     if not console.is_terminal:
         console.print(f"{description}: {done} done", markup=False, highlight=False)
 

@@ -1,5 +1,6 @@
 """The shards of one entry: examples through the model, and who did it."""
 
+import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ class Extraction:
         self._writer = writer
         self._model = model
         self._count = count
+        # Before any lease is held: loading a library may keep Python's lock for long.
+        importlib.import_module("torch")
         # Before the model, since a wrong tokenizer or position is found in a second.
         made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
         self._rows: Rows = lay_out(made, {capture.position for capture in writer.captures})

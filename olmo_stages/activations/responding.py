@@ -1,5 +1,6 @@
 """A stage responds to the prompts of a data set; the store keeps what it wrote."""
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,6 +95,7 @@ class Responder:
     def _begin(self, work: Work, shards: Shards) -> "_Writing":
         from olmo_stages.models.tokenizer import load_tokenizer
 
+        importlib.import_module("torch")  # before any lease is held: it takes a while
         tokenizer = load_tokenizer(work.checkpoint)
         prompted = self._prompts(work, tokenizer)
         # Longest first: memory runs out at once or never.

@@ -7,7 +7,6 @@ writes a shard that is there already, with the same content. So N processes shar
 shard is computed once, and whatever happens between them, what is written is the same.
 """
 
-import importlib
 import os
 import time
 import uuid
@@ -16,72 +15,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
+from olmo_stages.activations.bar import Bar
 from olmo_stages.activations.entry import Entry, read_entry
 from olmo_stages.activations.held_model import say
-from olmo_stages.activations.store import Store
+from olmo_stages.activations.store import Store, leases_of
+from olmo_stages.activations.task import Task
 from olmo_stages.atomic import CACHE, disk_trouble
-from olmo_stages.errors import StoreError
+from olmo_stages.errors import ModelError, StoreError
 from olmo_stages.leases import Lease, Owner
 from olmo_stages.looking import make
-from olmo_stages.progress import progress
 from olmo_stages.stopping import unit
 
 PUBLISH = "publish"
 """Name of the lease of whoever checks the shards and writes the manifest."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What is to be computed, cut into shards in the same way by every process."""
-
-    @property
-    def label(self) -> str:
-        """What it is, naming the stage."""
-        ...
-
-    @property
-    def folder(self) -> Path:
-        """Of the entry."""
-        ...
-
-    @property
-    def parts(self) -> Sequence[Sequence[str]]:
-        """Ids of the examples of each shard."""
-        ...
-
-    @property
-    def at_once(self) -> int:
-        """Most shards that are computed in one go."""
-        ...
-
-    @property
-    def shows_examples(self) -> bool:
-        """Whether progress is counted in examples; else the computation shows its own."""
-        ...
-
-    def fits(self, name: str, part: int, *, whole: bool) -> bool:
-        """Whether a file holds a shard, by its head or, `whole`, after reading all of it."""
-        ...
-
-    def ready(self) -> None:
-        """Load what computing needs."""
-        ...
-
-    def compute(
-        self, parts: Sequence[int], advance: Callable[[], None]
-    ) -> Iterator[tuple[int, Any]]:
-        """Compute shards, calling `advance` after each example."""
-        ...
-
-    def add(self, part: int, found: Any) -> str:  # noqa: ANN401 (what `compute` gave)
-        """Write one shard and return the name of its file."""
-        ...
-
-    def publish(self, names: Sequence[str]) -> Entry:
-        """Write the manifest."""
-        ...
 
 
 class Crew:
@@ -108,8 +55,9 @@ class Crew:
         self._own: set[str] = set()
         self._bad: set[str] = set()
         self._changed = time.monotonic()
+        self._unable: ModelError | None = None
 
-    def work(self, bar: "Bar", *, join: bool) -> bool:
+    def work(self, bar: Bar, *, join: bool) -> bool:
         """Compute what nobody else is at, until nothing of it is left.
 
         Args:
@@ -131,7 +79,6 @@ class Crew:
             if not (self._take(missing, bar, join=join or done) if missing else self._publish()):
                 return done
             done = True
-        self._clean()
         return done
 
     def is_complete(self) -> bool:
@@ -168,7 +115,7 @@ class Crew:
         owners = dict.fromkeys(str(it or "another process") for it in self.owners())
         return f"{self._task.label}: waiting for {'; '.join(owners)}"
 
-    def wait(self, bar: "Bar", at_least_s: float) -> None:
+    def wait(self, bar: Bar, at_least_s: float) -> None:
         """Wait a little, or, for a living process that has shown nothing for hours, no longer.
 
         Args:
@@ -196,36 +143,60 @@ class Crew:
             self._begun = self._begin()
         return self._begun
 
-    def _take(self, missing: Sequence[int], bar: "Bar", *, join: bool) -> bool:
+    def _take(self, missing: Sequence[int], bar: Bar, *, join: bool) -> bool:
         """Lease shards and compute them; whether any was free.
 
         Raises:
+            ModelError: the model cannot be loaded, and nobody else is at work.
             StoreError: the store cannot be written.
         """
-        # Before there is a lease to keep: loading a library may hold Python's lock for long.
-        importlib.import_module("torch")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(disk_trouble(self.folder, error, CACHE)) from error
-
         with ExitStack() as held:
-            mine: list[int] = []
-            for part in missing:
-                if held.enter_context(self._lease_of(part).claim()):
-                    mine.append(part)
-                elif not join and not mine:
-                    return False
-                if len(mine) == self._task.at_once:
-                    break
+            mine, others = self._claim(missing, held, join=join)
+            if self._unable is not None and not others:
+                raise self._unable
+            if not mine or self._unable is not None:
+                return False
             self._revalidate()
             left = set(self.missing())
             wanted = [part for part in mine if part in left]
-            if wanted:
+            if not wanted or self._is_able():
                 self._compute(wanted, [self._lease_of(part) for part in wanted], bar)
-            return bool(mine)
+                return True
+        found = self._take(missing, bar, join=True)  # an error, unless others are at work
+        say(f"{self._unable}; leaving {self._task.label} to who is at work on it")
+        return found
 
-    def _compute(self, parts: Sequence[int], leases: Sequence[Lease], bar: "Bar") -> None:
+    def _claim(
+        self, missing: Sequence[int], held: ExitStack, *, join: bool
+    ) -> tuple[list[int], bool]:
+        """Lease as many shards as are computed in one go; these, and whether others have some."""
+        mine: list[int] = []
+        others = False
+        enough = self._task.at_once if self._unable is None else len(missing)
+        for part in missing:
+            if held.enter_context(self._lease_of(part).claim()):
+                mine.append(part)
+            else:
+                others = True
+            if len(mine) == enough or (others and not mine and not join):
+                break
+        return mine, others
+
+    def _is_able(self) -> bool:
+        """Whether the model can be loaded; not so where another process took the GPU's memory."""
+        try:
+            self._task.ready()
+        except ModelError as error:
+            self._unable = error
+        return self._unable is None
+
+    def _compute(self, parts: Sequence[int], leases: Sequence[Lease], bar: Bar) -> None:
+        if not parts:
+            return
         task = self._task
         task.ready()
         advance = self._show(bar, opens=True)
@@ -295,12 +266,15 @@ class Crew:
             self._leases[name] = self._store.lease(self.folder, name)
         return self._leases[name]
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
         """Remove the leases that nobody needs now that the entry is complete."""
-        for lease in self._leases.values():
-            lease.remove()
+        names = {PUBLISH, *self._leases}
+        if self._begun is not None:  # also those of others, who may have been killed
+            names |= {stem(part) for part in range(len(self._task.parts))}
+        for name in names if leases_of(self.folder).exists() else ():
+            self._lease(name).remove()
 
-    def _show(self, bar: "Bar", *, opens: bool) -> Callable[[], None]:
+    def _show(self, bar: Bar, *, opens: bool) -> Callable[[], None]:
         """Count the shards that are done, whoever computed them; what counts the next example."""
         task = self._task
         if not task.shows_examples:
@@ -314,41 +288,6 @@ class Crew:
             for _ in task.parts[part]:
                 bar.advance()
         return bar.advance
-
-
-class Bar:
-    """The progress of one crew at a time.
-
-    Attributes:
-        advance: counts an example.
-        counted: the shards that have been counted.
-    """
-
-    def __init__(self) -> None:
-        self.advance: Callable[[], None] = lambda: None
-        self.counted: set[int] = set()
-        self._of: Crew | None = None
-        self._opened = ExitStack()
-
-    def open(self, crew: Crew, label: str, n_examples: int) -> None:
-        """Show this crew and no other."""
-        if self._of is crew:
-            return
-        self._opened.close()
-        self.counted = set()
-        self.advance = self._opened.enter_context(progress(label, n_examples))
-        self._of = crew
-
-    def shows(self, crew: Crew) -> bool:
-        """Whether it shows this crew."""
-        return self._of is crew
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        del error
-        self._opened.close()
 
 
 def finish(crews: Sequence[Crew]) -> None:
@@ -380,6 +319,8 @@ def finish(crews: Sequence[Crew]) -> None:
                 say(pending[0].waits_for())
             waited += 1
             pending[0].wait(bar, time.monotonic() - start)
+    for crew in crews:
+        crew.clean()
 
 
 def stem(part: int) -> str:
