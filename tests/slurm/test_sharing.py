@@ -5,8 +5,8 @@ from tests.slurm.conftest import N_SHARDS
 
 def test_jobs_of_two_nodes_compute_shared_activations_once(bench, texts):
     bench.pace(1.0)
-    # By default two of size tiny fit on a node, so that four are on both.
-    launch = bench.launch("model=think_sft", "seed=0,1,2,3", *texts)
+    # Two fit on a node, so that four are on both.
+    launch = bench.launch("model=think_sft", "seed=0,1,2,3", *texts, "hydra.launcher.cpus=2")
     launch.ended()
     assert launch.code == 0, bench.told()
     assert len(bench.result_folders()) == 4
