@@ -5,6 +5,7 @@ What only real GPUs show, copies between them and memory that runs out on one of
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from olmo_stages.activations import held_model
 from olmo_stages.activations.request import describe
@@ -322,8 +323,9 @@ def full(module):
     module.forward = limited
 
 
-def test_a_model_is_loaded_part_by_part_to_where_it_belongs(released):
-    path = released(shards=2)
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_model_is_loaded_part_by_part_to_where_it_belongs(released, tied):
+    path = without_head(released(tie_word_embeddings=True)) if tied else released(shards=2)
     stage = Stage("mine", "custom", str(path))
     parts = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"]
     laid = dict.fromkeys(parts, "cpu") | {f"model.layers.{i}": "cpu" for i in range(4)}
@@ -341,18 +343,20 @@ def test_a_model_is_loaded_part_by_part_to_where_it_belongs(released):
     assert all(torch.equal(rows[1][key], rows[0][key]) for key in rows[0])
 
 
+def without_head(path):
+    """A checkpoint as tied models are saved."""
+    weights = load_file(path / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("tied", [False, True])
 def test_two_real_gpus_hold_what_one_does_not(released, monkeypatch, tied):
     """One GPU computes it, then two that are said to be too small each."""
-    from safetensors.torch import load_file, save_file
-
-    path = released(tie_word_embeddings=tied)
-    if tied:
-        weights = load_file(path / "model.safetensors")
-        del weights["lm_head.weight"]
-        save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    path = without_head(released(tie_word_embeddings=True)) if tied else released()
     stage, checkpoint = Stage("mine", "custom", str(path)), Checkpoint(path, None)
     where = {"dtype": "bfloat16", "device": "cuda", "quantisation": "none"}
     one = load(stage, checkpoint, device_map=places(stage, checkpoint, say=print, **where), **where)
