@@ -32,20 +32,23 @@ CHARACTERS_PER_TOKEN = 4
 FLOPS = {"cuda": 100e12, "cpu": 0.2e12}
 READ_BYTES = 1e9
 GPU_GB = (16, 24, 40, 48, 80)
+TIME = (
+    f"weights read at {READ_BYTES / 1e9:.0f} GB/s + 2 x parameters x tokens operations at "
+    f"{FLOPS['cuda'] / 1e12:.0f} TFLOP/s on a GPU, {FLOPS['cpu'] / 1e12:.1f} on a CPU"
+)
+"""What the time of a forward pass is estimated from."""
 ASSUMPTIONS = (
     f"peak memory = {LOADING} x weights + hidden states of a batch of compute.token_budget tokens; "
     "with compute=streamed two blocks, or the embeddings, in place of the weights, and hidden "
     "states of all tokens, which may go to disk",
     "download = released weights as bfloat16 (twice that where a repository holds float32)",
     f"GPUs = the smallest of {', '.join(map(str, GPU_GB))} GB that hold the peak, of each so many "
-    "billion bytes; several (compute.device_map=auto) share the weights, and each has room for all "
+    "billion bytes; several share the weights by themselves, and each has room for all "
     "hidden states",
     f"tokens = characters of the data / {CHARACTERS_PER_TOKEN}; what data.respond writes is not "
     "counted, neither its tokens nor the time to write them",
     "store = one site and one position that gives one row an example, all layers and embeddings",
-    f"time = weights read at {READ_BYTES / 1e9:.0f} GB/s + 2 x parameters x tokens operations at "
-    f"{FLOPS['cuda'] / 1e12:.0f} TFLOP/s on a GPU, {FLOPS['cpu'] / 1e12:.1f} on a CPU; one "
-    "pass a stage, without the download and the analysis",
+    f"time = {TIME}; one pass a stage, without the download and the analysis",
 )
 """What the estimates stand on, one line each."""
 
@@ -72,8 +75,8 @@ class Needs:
         store_bytes: of the activations.
         device: `cuda` or `cpu`, where the pass would run here.
         seconds: of loading and the forward pass on that device.
-        gpus: the smallest GPUs that hold it, as `NUMBER x GIGABYTES GB`: one, and several with
-            compute.device_map=auto; none where eight do not.
+        gpus: the smallest GPUs that hold it, as `NUMBER x GIGABYTES GB`: one, and several that
+            share the weights; none where eight do not.
     """
 
     stage: str
