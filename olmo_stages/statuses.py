@@ -24,6 +24,9 @@ State = Literal["queued", "running", "stopped", "ok", "cached", "failed", "kille
 to Slurm; a job writes the others itself. A job that was told to stop is `stopped`: it has not
 failed, and goes on when it is started again."""
 
+LOGS = "logs"
+"""Name of the folder of the logs in a sweep's folder."""
+
 _FOLDER = "jobs"
 _BELOW = ("*/jobs/*.json", "sweeps/*/jobs/*.json", "*/sweeps/*/jobs/*.json")
 _MOST = 5  # sweeps that a message names
@@ -243,6 +246,11 @@ def _born(pid: int) -> str:
 
 def _natural(text: str) -> tuple[int, int, str]:
     return (0, int(text), "") if text.isdecimal() else (1, 0, text)
+
+
+def log_of(sweep_dir: Path, job: str) -> Path:
+    """Where the output of a job goes that does not go to a terminal."""
+    return sweep_dir / LOGS / f"{safe_name(job)}.log"
 
 
 def sweeps_below(path: Path) -> str:

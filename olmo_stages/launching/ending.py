@@ -7,13 +7,11 @@ from pathlib import Path
 from olmo_stages.errors import OlmoStagesError
 from olmo_stages.launching.current import Launch
 from olmo_stages.launching.explanation import one_line
-from olmo_stages.launching.screen import LOGS, log_of, say
+from olmo_stages.launching.screen import say
 from olmo_stages.statuses import Status, read_statuses, write_status
 
 DONE = frozenset({"ok", "cached"})
 """States of a job that there is nothing left to do of."""
-
-_FEW = 5  # logs that are named one by one
 
 
 def leave_word(sweep: Path, status: Status) -> None:
@@ -50,7 +48,6 @@ def finish(launch: Launch, *, together: bool) -> bool:
 
     show_sweep(statuses, launch.sweep)
     own = [it for it in statuses if not launch.jobs or it.job in launch.jobs]
-    _name_logs(own, launch.sweep)
     if together:
         try:
             show_across(assemble(launch.sweep, statuses))
@@ -70,18 +67,6 @@ def _as_seen(launch: Launch, noted: Sequence[Status]) -> list[Status]:
         if name not in found or found[name].state != it.state
     }
     return [*(found | seen).values()]
-
-
-def _name_logs(statuses: Sequence[Status], sweep: Path) -> None:
-    """Say where the logs are of jobs that went wrong."""
-    from olmo_stages.report.show import show_lines
-
-    wrong = [it.job for it in statuses if it.state in {"failed", "killed"}]
-    logs = [path for path in (log_of(sweep, it) for it in wrong) if path.is_file()]
-    if len(logs) > _FEW:
-        show_lines([f"logs of what failed: {sweep / LOGS}"])
-    else:
-        show_lines([f"log of what failed: {it}" for it in logs])
 
 
 def _report(sweep: Path) -> None:

@@ -23,8 +23,8 @@ from olmo_stages.launching.child import SIGNALS, STOPPED, Around, Line, Told
 from olmo_stages.launching.devices import Gpus, threads_of_each, uses_cuda, visible_gpus
 from olmo_stages.launching.ending import DONE, leave_word
 from olmo_stages.launching.explanation import one_line
-from olmo_stages.launching.screen import LOGS, Board, labels, log_of
-from olmo_stages.statuses import Status, read_statuses, write_status
+from olmo_stages.launching.screen import Board, labels
+from olmo_stages.statuses import LOGS, Status, log_of, read_statuses, write_status
 from olmo_stages.stopping import GRACE_S, NOTICE_S, Stopped
 
 # What jobs import anyway, which takes as long as many a small job does: all of them, and those that

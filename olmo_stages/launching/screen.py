@@ -3,27 +3,21 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from olmo_stages.atomic import safe_name
-from olmo_stages.statuses import Status
+from olmo_stages.statuses import Status, log_of
 from olmo_stages.types import Headline, Measurement
 
-LOGS = "logs"
-"""Name of the folder of the logs in a sweep's folder."""
-
+_BACK = "\r\x1b[2K"  # to the start of the line, which is emptied
 _FEW = 3  # numbers of a headline on a line
 
 
 def say(text: str) -> None:
     """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201  (no console is set up here)
-
-
-def log_of(sweep: Path, job: str) -> Path:
-    """Where the output of a job goes that does not go to the terminal."""
-    return sweep / LOGS / f"{safe_name(job)}.log"
 
 
 def keep(sweep: Path, job: str, text: str) -> None:
@@ -62,6 +56,8 @@ class Board:
         self._n_ended = 0
         self._is_quiet = is_quiet
         self._is_live = not is_quiet and sys.stderr.isatty()
+        self._shown = ""
+        self._started = time.monotonic()
 
     def line(self, text: str) -> None:
         """Print a line."""
@@ -87,17 +83,21 @@ class Board:
         if not self._is_live:
             return
         what = "stopping" if is_stopping else "running"
-        text = f"{self._n_ended} of {self._n_jobs} ended, {what}: {', '.join(running)}"
+        passed = timedelta(seconds=round(time.monotonic() - self._started))
+        text = f"{self._n_ended} of {self._n_jobs} ended, {passed}, {what}: {', '.join(running)}"
         # Within the line: one that wraps could not be taken back.
-        width = shutil.get_terminal_size().columns - 1
-        sys.stderr.write(f"\r\x1b[2K{text[:width]}")
-        sys.stderr.flush()
+        text = text[: shutil.get_terminal_size().columns - 1]
+        if text != self._shown:
+            sys.stderr.write(f"{_BACK}{text}")
+            sys.stderr.flush()
+        self._shown = text
 
     def clear(self) -> None:
         """Take back what `show` showed."""
-        if self._is_live:
-            sys.stderr.write("\r\x1b[2K")
+        if self._shown:
+            sys.stderr.write(_BACK)
             sys.stderr.flush()
+        self._shown = ""
 
 
 def _brief(headline: Headline) -> str:

@@ -20,11 +20,11 @@ from olmo_stages.records import Job, read
 from olmo_stages.report.along import along_tables
 from olmo_stages.report.layout import NOTHING, new_console, put_line, put_text
 from olmo_stages.report.matrix import stage_tables
-from olmo_stages.report.terminal import comparison_table, job_table, sweep_table
+from olmo_stages.report.terminal import comparison_table, job_table, reasons, sweep_table
 from olmo_stages.revisions.names import spelling, spellings_of
 from olmo_stages.revisions.twins import Twins, of_folders
 from olmo_stages.stages import MINIATURE, Release
-from olmo_stages.statuses import Status
+from olmo_stages.statuses import Status, log_of
 from olmo_stages.types import Result
 
 _ORGANISATION = "allenai"
@@ -49,7 +49,7 @@ def show_job(job: Job, result: Result, folder: Path, *, cached: bool, tracked: s
 
 
 def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
-    """Print the sweep's comparison table and the command that redoes what failed."""
+    """Print a sweep's table, why jobs are not done, and the command that redoes these."""
     console = new_console()
     console.print()
     place = lineage_order()
@@ -61,6 +61,9 @@ def show_sweep(statuses: Sequence[Status], folder: Path) -> None:
     ordered = sorted(statuses, key=key)
     for jobs in _by_analysis(ordered):
         console.print(sweep_table(jobs, folder.name, console.width), crop=False)
+        for job, reason in reasons(jobs):
+            log = log_of(folder, job)
+            put_line(console, f"{reason}; log: {log}" if log.is_file() else reason)
     again = f"olmo-stages report {shlex.quote(str(folder))}"
     put_line(console, f"sweep: {folder}   (again: {again})")
     undone = [status.job for status in statuses if status.state not in {"ok", "cached"}]

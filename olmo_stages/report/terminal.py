@@ -159,8 +159,7 @@ def sweep_table(statuses: Sequence[Status], title: str = "", width: int = 100) -
     Returns:
         A table whose columns are the stage, whatever else tells the jobs apart, the overrides that
         differ, the headlines' keys in the order they come, and the state. Measurements have their
-        intervals; where that is too wide, only the first one and differences have. A failed job
-        has its reason in a row below.
+        intervals; where that is too wide, only the first one and differences have.
     """
     rows = [(head, it) for status in statuses for head, it in status.headline.items()]
     wide = list(dict.fromkeys(head for head, it in rows if isinstance(it, Measurement)))
@@ -201,11 +200,14 @@ def _jobs(statuses: Sequence[Status], title: str, wide: Sequence[str]) -> Table:
         values = [_value(status.headline.get(head), wide=head in wide) for head in heads]
         state = Text(status.state, style=_STYLES.get(status.state, "bold red"))
         table.add_row(*(Text(cell) for cell in names + values), state)
-    failed = [it for it in statuses if it.error]
-    table.caption = Text(
-        "\n".join(f"{_job_name(it, differing)}: {_one_line(it.error)}" for it in failed)
-    )
     return whole(table)
+
+
+def reasons(statuses: Sequence[Status]) -> list[tuple[str, str]]:
+    """Of the jobs that are not done: name, and why, in one line."""
+    differing = _differing(statuses)
+    undone = [it for it in statuses if it.error]
+    return [(it.job, f"{_job_name(it, differing)}: {_one_line(it.error)}") for it in undone]
 
 
 def best_layer(result: Result) -> int | None:

@@ -6,7 +6,7 @@ import pytest
 
 from olmo_stages import command
 from olmo_stages.report.show import show_sweep
-from olmo_stages.statuses import Status
+from olmo_stages.statuses import Status, log_of
 
 
 def test_revisions_come_by_step_and_main_last(tmp_path, capsys):
@@ -64,6 +64,18 @@ def test_the_command_is_shown_once_where_something_is_missing(tmp_path, capsys, 
     show_sweep([Status("a", state), Status("b", state)], tmp_path)
     line = "redo only what is missing: python run.py -m model=a,b 'outputs=here there'"
     assert capsys.readouterr().out.count(line) == shown
+
+
+def test_a_reason_is_one_line_however_narrow_the_table_and_names_the_log(tmp_path, capsys):
+    error = "what is wrong with this job takes more words than the table of its sweep is wide" * 2
+    jobs = [Status(it, "failed", error=error, overrides=[f"model={it}"]) for it in "ab"]
+    log = log_of(tmp_path, "b")
+    log.parent.mkdir()
+    log.touch()
+    show_sweep(jobs, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"model=a: {error}" in lines
+    assert f"model=b: {error}; log: {log}" in lines
 
 
 @pytest.mark.parametrize(("digest", "said"), [("w1", True), ("w2", False)])
