@@ -27,6 +27,7 @@ _SETTLED = frozenset({
 })
 _SETTLE_S = 10.0  # a shared file system shows a file this late
 _LAG_S = 60.0  # Slurm's accounting is this late
+_CACHED_S = 600.0  # a site's own squeue may show what was, while accounting knows a job as alive
 _LINGER_S = 120.0  # a job that is done may take this long to leave
 _NEWS_S = 60.0
 _SLOWDOWN = 20
@@ -194,5 +195,5 @@ class Watch:
 def _is_sure(end: End | None, gone_s: float) -> bool:
     """Whether what Slurm says of a job that left without a word is its last one."""
     if end is None or not end.is_over:
-        return gone_s > _LAG_S
+        return gone_s > (_LAG_S if end is None else _CACHED_S)
     return end.state in _SETTLED or gone_s > _SETTLE_S
