@@ -16,7 +16,7 @@ _FILE = "command.json"
 _OVERRIDE = re.compile(r"([+~]{0,2}\w[\w./@-]*=|~)")
 # Where, how and under what name a job runs; none of it changes what is run.
 _EXECUTION = re.compile(
-    r"^[+~]*(force|sweep|report|outputs|cache|tracking\b.*|compute\.(device|device_map|token_budget|threads)|hydra\b.*)="
+    r"^[+~]*(force|sweep|report|dry_run|outputs|cache|tracking\b.*|compute\.(device|device_map|token_budget|threads)|hydra\b.*)="
 )
 _NO_JOBS = {"--hydra-help", "-sc", "--shell-completion"}
 

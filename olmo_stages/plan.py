@@ -335,7 +335,7 @@ def show(needs: Sequence[Needs], console: Console | None = None) -> None:
             _size(it.peak_bytes),
             _size(it.download_bytes) if it.download_bytes else "-",
             _size(it.store_bytes),
-            f"{_duration(it.seconds)} ({it.device})",
+            f"{duration(it.seconds)} ({it.device})",
             " or ".join(it.gpus) or "-",
         )
     console.print(table)
@@ -350,7 +350,8 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in a few letters."""
     if seconds < 1:
         return "<1 s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -7,12 +7,15 @@ of two has columns `[0]` and `[1]`.
 import csv
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from olmo_stages.errors import DataError
+from olmo_stages.looking import is_looking, make
 
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -119,8 +122,13 @@ def _load(path: str, *, split: str | None, subset: str | None, revision: str | N
             found = datasets.load_from_disk(str(folder))
         else:
             where = str(folder) if folder.is_dir() else path
-            found = datasets.load_dataset(where, name=subset, revision=revision)
+            with _kept_where(where) as place:
+                found = datasets.load_dataset(
+                    where, name=subset, revision=revision, cache_dir=place
+                )
     except (DatasetsError, HfHubHTTPError, OSError, ValueError) as error:
+        if not folder.is_dir():
+            make(f"data set {path} of the hub")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"data set {path!r} cannot be loaded: {reason}; check data.path and data.subset, and "
@@ -136,6 +144,30 @@ def _load(path: str, *, split: str | None, subset: str | None, revision: str | N
             + ", ".join(map(str, found))
         )
     return found[split]
+
+
+@contextmanager
+def _kept_where(where: str) -> Iterator[str | None]:
+    """Where the library keeps what it reads; None = in its own place.
+
+    Whoever only looks reads from there too, but is given another place, which goes: even reading
+    leaves locks behind. Of the hub nothing is asked then.
+    """
+    if not is_looking():
+        yield None
+        return
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    with tempfile.TemporaryDirectory() as place:
+        if not Path(where).is_dir():
+            for kept in Path(config.HF_DATASETS_CACHE).glob("*/"):
+                (Path(place) / kept.name).symlink_to(kept)
+        config.HF_HUB_OFFLINE = True
+        try:
+            yield place
+        finally:
+            config.HF_HUB_OFFLINE = before
 
 
 def _jsonl(file: Path, separator: str | None) -> Iterator[Row]:

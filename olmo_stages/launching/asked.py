@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from olmo_stages import command
+from olmo_stages.errors import ConfigError
 from olmo_stages.expected import Expected, place_of, told, write_expected
 from olmo_stages.launching.explanation import KNOWN
 from olmo_stages.stages import searching
@@ -23,13 +24,10 @@ def named(words: Iterable[str]) -> tuple[list[str], str]:
 
 def asked_for(config: Any) -> list[Expected]:  # noqa: ANN401  (DictConfig)
     """The jobs of a sweep before any of them starts; none where another sweeper makes them up."""
-    sweeper = config.hydra.sweeper
-    if not sweeper._target_.endswith(f".{BasicSweeper.__name__}"):
+    if not _is_told(config):
         return []
     try:
-        words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        parsed = parser.parse_overrides([*words, *config.hydra.overrides.task])
+        parsed = _parsed(config)
         jobs = map(named, BasicSweeper.split_arguments(parsed, max_batch_size=None)[0])
         otherwise = _same_for_all(
             config, {it.key_or_group for it in parsed if it.is_sweep_override()}
@@ -38,6 +36,25 @@ def asked_for(config: Any) -> list[Expected]:  # noqa: ANN401  (DictConfig)
             return [Expected(name, given, told(given, otherwise)) for given, name in jobs]
     except KNOWN:  # Hydra says the same next
         return []
+
+
+def words_of_jobs(config: Any) -> list[list[str]]:  # noqa: ANN401  (DictConfig)
+    """The words of each job of a sweep before any of them starts, each job once.
+
+    Raises:
+        ConfigError: another sweeper makes them up as it goes.
+        HydraException: they stand for no jobs.
+    """
+    if not _is_told(config):
+        raise ConfigError(
+            f"hydra/sweeper={config.hydra.runtime.choices.get('hydra/sweeper')} makes up its jobs "
+            "as it goes, and nobody knows them beforehand; leave hydra/sweeper or dry_run out"
+        )
+    jobs = BasicSweeper.split_arguments(_parsed(config), max_batch_size=None)[0]
+    found: dict[frozenset[str], list[str]] = {}
+    for it in jobs:
+        found.setdefault(frozenset(it), list(it))
+    return [*found.values()]
 
 
 def note(sweep_dir: Path, jobs: Sequence[Expected], words: Sequence[str]) -> Path | None:
@@ -54,6 +71,17 @@ def config_roots(settings: Any) -> list[Path]:  # noqa: ANN401  (DictConfig)
         for source in settings.runtime.config_sources
         if source.schema == "file" and source.provider != "main"
     ]
+
+
+def _is_told(config: Any) -> bool:  # noqa: ANN401  (DictConfig)
+    """Whether the command line names all jobs."""
+    return config.hydra.sweeper._target_.endswith(f".{BasicSweeper.__name__}")
+
+
+def _parsed(config: Any) -> list[Any]:  # noqa: ANN401  (DictConfig)
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return parser.parse_overrides([*words, *config.hydra.overrides.task])
 
 
 def _same_for_all(config: Any, swept: Collection[str]) -> dict[str, str]:  # noqa: ANN401
