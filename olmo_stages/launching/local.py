@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -334,7 +335,8 @@ def _heard() -> Iterator[list[signal.Signals]]:
     So that none of them comes between a process that has started and the note of it.
     """
     heard: list[signal.Signals] = []
-    before = {it: signal.getsignal(it) for it in SIGNALS}
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may answer
+    before = {it: signal.getsignal(it) for it in SIGNALS} if is_main else {}
     try:
         for it, handler in before.items():
             if handler != signal.SIG_IGN:  # as of whoever runs in the background of a script
