@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from olmo_stages import records
-from olmo_stages.activations import responding
+from olmo_stages.activations.extraction import Source
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.responses import Generation, Response
 from olmo_stages.data.responses import responding as respond_by
@@ -105,14 +105,15 @@ def fake(monkeypatch, texts):
     """Responses by label of the stage and id of the example; `ok` where none is given."""
     tokenizer = byte_level()
 
-    def call(_self, work):
-        found = {it.id: texts.get((work.stage.label, it.id), "ok") for it in work.dataset.examples}
-        return {
-            name: Response(tuple(tokenizer(text)["input_ids"]), text)
-            for name, text in found.items()
-        }
+    def written(label, name):
+        text = texts.get((label, name), "ok")
+        return Response(tuple(tokenizer(text)["input_ids"]), text)
 
-    monkeypatch.setattr(responding.Responder, "__call__", call)
+    def respond(self, stages):
+        ids = [it.id for it in self._dataset.examples]
+        return {stage: {name: written(stage.label, name) for name in ids} for stage in stages}
+
+    monkeypatch.setattr(Source, "_respond", respond)
 
 
 def test_a_replay_is_labelled_and_the_same_for_both(run):

@@ -314,7 +314,7 @@ def finish(crews: Sequence[Crew]) -> None:
                 continue
             # Not at once, since most waits are short and who begins signs a moment later.
             owners = [_without_time(it) for it in pending[0].owners()]
-            if waited and owners != told:
+            if waited and owners != told and not (told and None in owners):
                 told = owners
                 say(pending[0].waits_for())
             waited += 1

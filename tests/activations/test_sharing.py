@@ -135,7 +135,7 @@ def test_a_killed_process_costs_one_shard_and_blocks_for_no_longer_than_its_leas
     for it in (four[0], four[2], four[3]):
         it.end()
     took_s = time.monotonic() - start
-    assert took_s < LEASE_S + 4 * each_s + 2.0
+    assert took_s < LEASE_S + 4 * each_s + 10.0  # the rest is for a machine that is busy
     assert how_often(tmp_path) == dict.fromkeys(range(n), 1)
     begun = how_often(tmp_path, "begun")
     assert begun == dict.fromkeys(range(n), 1) | {lost: 2}
@@ -157,26 +157,36 @@ def test_a_halted_process_is_overtaken_and_changes_nothing_when_it_wakes_up(help
     check_whole(tmp_path, n)
 
 
+PUBLISHER = """
+import sys
+from pathlib import Path
+from olmo_stages.leases import Lease
+with Lease(Path(sys.argv[1]), heartbeat_s=0.2).claim() as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_whoever_publishes_may_be_killed(helpers, tmp_path):
-    (one,) = helpers(1, "--parts", "2", "--seconds", "0.3")
-    lease = Lease(sharing_path(tmp_path, sharing.PUBLISH), heartbeat_s=HEARTBEAT_S)
-    code = "import sys; from pathlib import Path; from olmo_stages.leases import Lease\n"
-    code += "with Lease(Path(sys.argv[1]), heartbeat_s=0.2).claim() as held:\n"
-    code += "    print(held, flush=True); sys.stdin.read()"
+    path = sharing_path(tmp_path, sharing.PUBLISH)
     publisher = subprocess.Popen(
-        [sys.executable, "-c", code, str(lease.path)],
+        [sys.executable, "-c", PUBLISHER, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
     )
-    assert publisher.stdout is not None
-    assert publisher.stdout.readline() == "True\n"
-    wait_for(lambda: len(noted(log_of(tmp_path), "computed")) == 2)
-    assert read_entry(crew_of(tmp_path).folder) is None
-    publisher.kill()
-    publisher.communicate()
-    one.end(LEASE_S + 5.0)
+    try:
+        assert publisher.stdout is not None
+        assert publisher.stdout.readline() == "True\n"
+        (one,) = helpers(1, "--parts", "2")
+        wait_for(lambda: len(noted(log_of(tmp_path), "computed")) == 2)
+        time.sleep(2 * LEASE_S)
+        assert read_entry(crew_of(tmp_path).folder) is None
+    finally:
+        publisher.kill()
+        publisher.communicate()
+    one.end(LEASE_S + 10.0)
     check_whole(tmp_path, 2)
 
 
