@@ -85,6 +85,7 @@ def folders(root):
         ),
         (["+extra=1"], ["extra"]),
         (["think_sft"], ["think_sft: write key=value, e.g. model=think_sft"]),
+        (["analysis.layers=[1,2"], ["analysis.layers=[1,2: cannot be read; close brackets"]),
         (["seed=-1"], ["seed=-1 is negative; give 0 or more"]),
         (["model=custom"], ["model.path="]),
         (["model=base", "reference=base@main"], ["reference=base@main", "itself"]),

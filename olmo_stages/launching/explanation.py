@@ -65,6 +65,11 @@ def _unparsed(chain: Sequence[BaseException]) -> str | None:
     words = [error.override for error in chain if isinstance(error, OverrideParseException)]
     if words and "=" not in words[0]:
         return f"{words[0]}: write key=value, e.g. model=think_sft"
+    if words and str(chain[-1]) in {"", "None"}:
+        return (
+            f"{words[0]}: cannot be read; close brackets, and quote what has a = of its own, e.g. "
+            """'key=[first, "name=value"]'"""
+        )
     return None
 
 
