@@ -155,8 +155,6 @@ class Wandb:
         target |= {"run_id": job.run_id, "result": digest}
         earlier = read_note(folder)
         if earlier is not None and all(earlier.get(key) == it for key, it in target.items()):
-            if (run := live.take(job.run_id)) is not None:  # redone by force, with the same numbers
-                live.leave(run)
             return _line(earlier) + " (recorded before)"
         copy = Copy(job, result, folder, group, config, digest)
         try:

@@ -43,12 +43,12 @@ def alive(run: Any, config: dict[str, Any]) -> bool:  # noqa: ANN401  (a wandb r
     return True
 
 
-def leave(run: Any, error: BaseException | None = None) -> None:  # noqa: ANN401  (a wandb run)
-    """End the run of a job that has nothing to send, within seconds; it may be continued.
+def leave(run: Any, error: BaseException) -> None:  # noqa: ANN401  (a wandb run)
+    """End the run of a job that came to no result, within seconds; it may be continued.
 
     Args:
         run: of the job.
-        error: why it came to no result. After `Stopped` W&B shows it as preempted.
+        error: why. After `Stopped` W&B shows it as preempted.
     """
     try:
         within(LEAVING_S, lambda: _end(run, error))
@@ -62,15 +62,13 @@ def leave(run: Any, error: BaseException | None = None) -> None:  # noqa: ANN401
             _logger.debug("W&B: %s", brief(slow))
 
 
-def _end(run: Any, error: BaseException | None) -> None:  # noqa: ANN401  (a wandb run)
+def _end(run: Any, error: BaseException) -> None:  # noqa: ANN401  (a wandb run)
     if isinstance(error, Stopped):
         run.mark_preempting()
     run.finish(exit_code=_code(error))
 
 
-def _code(error: BaseException | None) -> int:
-    if error is None:
-        return 0
+def _code(error: BaseException) -> int:
     if isinstance(error, Stopped):
         return 128 + error.signal
     return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1

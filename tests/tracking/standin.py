@@ -17,12 +17,14 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs = {}
         self.history = {}
+        self.ends = {}
         self.artifacts = []
         self.uploads = {}
         self.stopped = threading.Event()
         self.broken = ""
         self.refused = ""
         self.slow = ""
+        self.is_stuck = False
         self.asked = []
         self.projects = {"elsewhere"}
         self.views = {}
@@ -78,7 +80,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def stream(self, content):
+        if self.server.is_stuck:
+            self.server.stopped.wait(60)
         run = self.path.split("/")[-2]
+        said = {it: content[it] for it in ("preempting", "exitcode") if content.get(it) is not None}
+        if said:
+            self.server.ends.setdefault(run, []).append(said)
         part = content.get("files", {}).get("wandb-history.jsonl")
         if part:
             lines = self.server.history.setdefault(run, {})
