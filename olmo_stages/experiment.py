@@ -27,6 +27,7 @@ from olmo_stages.records import Job, Recorded
 from olmo_stages.revisions import twins
 from olmo_stages.soups import common_root, is_miniature
 from olmo_stages.stages import MINIATURE, catalogue, lookup
+from olmo_stages.stopping import unit
 from olmo_stages.tracking import Tracker
 from olmo_stages.types import Analysis, PooledPosition, Position, Result, Stage
 
@@ -177,7 +178,8 @@ class Experiment:
         if source.completed is not None:
             provenance["responses"] = source.completed.describe()
         folder = job.folder(Path(self.outputs))
-        _write(folder, result, provenance, default_store(cache_folder(self.cache)).root)
+        with unit():
+            _write(folder, result, provenance, default_store(cache_folder(self.cache)).root)
 
     def finished(self, device: str | None = None) -> bool | None:
         """Whether the result is there, without running, building or downloading anything.
