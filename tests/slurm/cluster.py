@@ -1,9 +1,13 @@
 """A real Slurm of one's own, seen from the tests."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +121,32 @@ class Cluster:
             assert time.monotonic() < end, lines
             time.sleep(0.2)
 
+    def cut_off(self, node: str) -> None:
+        """Do to a node what a power cut does: nothing of it runs any more, and Slurm notices."""
+        gone = set()
+        for folder, words in _processes(f"SLURM_CONF={self.root}/slurm.conf"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes().split(b"\0")
+                if command[:4] == [b"slurmd", b"-D", b"-N", node.encode()]:
+                    gone.add(int(folder.name))
+                elif f"SLURMD_NODENAME={node}" in words:  # and what looks after it
+                    status = (folder / "status").read_text()
+                    gone |= {int(folder.name), int(status.partition("PPid:")[2].split()[0])}
+        for pid in gone - {1, os.getpid()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=cut off")
+
     def logs(self) -> str:
         """The end of each daemon's log."""
         files = sorted((self.root / "log").glob("*.log"))
         return "\n".join(f"{it.name}: {it.read_text(errors='replace')[-2000:]}" for it in files)
+
+
+def _processes(setting: str) -> Iterator[tuple[Path, list[str]]]:
+    """Folder in /proc and environment of what runs with a setting."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+            if setting in words:
+                yield folder, words

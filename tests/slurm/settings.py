@@ -1,7 +1,8 @@
-"""What the daemons of a test cluster are told: virtual nodes with fake GPUs, and three partitions.
+"""What the daemons of a test cluster are told: virtual nodes with fake GPUs, and partitions.
 
-`main` and `low`, which `main` preempts, share two nodes; `apart` has one that nothing disturbs.
-Nothing lies in /etc: `SLURM_CONF` leads to the settings.
+`main` and `low`, which `main` preempts, share two nodes, where most of the tests happen. So that
+what takes long can go on meanwhile, `fragile` has two that a test may break, and `apart` has one
+that nothing disturbs. Nothing lies in /etc: `SLURM_CONF` leads to the settings.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ PROGRAMS = (
 SYSTEM = "/usr/sbin:/sbin"
 """Where daemons are, which is not on everybody's PATH."""
 
-NODES = ("n1", "n2", "n3")
+NODES = ("n1", "n2", "n3", "n4", "n5")
 CPUS, GPUS, MEMORY_MB = 4, 2, 20_000
 
 # How long a requeued job waits before it starts again is bound to how long credentials are valid.
@@ -63,7 +64,8 @@ AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 {nodes}
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
-PartitionName=apart Nodes=n3 MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
+PartitionName=fragile Nodes=n[3-4] MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
+PartitionName=apart Nodes=n5 MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=1
 PartitionName=low Nodes=n[1-2] MaxTime=INFINITE DefaultTime=60 State=UP PriorityTier=0
 """
 _NODE = (

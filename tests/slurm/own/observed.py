@@ -2,8 +2,8 @@
 
 Tests and jobs, which may be on another node, meet in the folder OBSERVED: files `hold-STAGE` and
 `fail-STAGE` there hold an analysis up or make it fail, `hold-run` holds a job up whose run of W&B
-is made but not noted yet, `pace` says how long each shard takes, and everything that was done is a
-line of `log`.
+is made but not noted yet, `hold-shard3` one that is about to write that shard, `pace` says how long
+each shard takes a job that was not queued again, and everything that was done is a line of `log`.
 """
 
 import json
@@ -32,6 +32,8 @@ def note(what: str, **facts: object) -> None:
 
 
 def _pace() -> float:
+    if os.environ.get("SLURM_RESTART_COUNT"):
+        return 0.0
     try:
         return float((_FOLDER / "pace").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -48,6 +50,7 @@ _add = Writer.add
 
 def _add_slowly(self: Writer, part: int, *rest: object) -> str:
     time.sleep(_pace())
+    _wait(f"shard{part}")
     name = _add(self, part, *rest)
     note("shard", entry=self.folder.name, part=part)
     return name
