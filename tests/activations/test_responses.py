@@ -364,7 +364,7 @@ PROCESS = """
     while len(list(Path({ready!r}).iterdir())) < 2:
         time.sleep(0.01)
     source = Source(data("s0"), Compute("cpu", "float32", 999, 1), Path({cache!r}),
-        store=Store(Path({store!r}), heartbeat_s=0.3), completion=Completion((stage,), stage))
+        store=Store(Path({store!r}), heartbeat_s=5.0), completion=Completion((stage,), stage))
     source.identity(stage)
     print(len(n))
 """
