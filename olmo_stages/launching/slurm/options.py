@@ -123,7 +123,7 @@ class Options:
     setup: Sequence[str] = ()
     signal_delay_s: int = 120
     max_timeouts: int = 100
-    poll_s: float = 10.0
+    poll_s: float = 30.0
 
     def resources(self, size: str) -> Resources:
         """What a job of a size asks for.
@@ -176,7 +176,7 @@ def read_options(params: Mapping[str, Any]) -> Options:
         _lines(params.get("setup")),
         _whole_number("signal_delay_s", params.get("signal_delay_s", 120), least=1),
         _whole_number("max_timeouts", params.get("max_timeouts", 100), least=0),
-        _seconds("poll_s", params.get("poll_s", 10.0)),
+        _seconds("poll_s", params.get("poll_s", 30.0)),
     )
     for size in options.sizes:
         options.resources(size)

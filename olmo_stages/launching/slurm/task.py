@@ -25,14 +25,22 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf, open_dict
 
 from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.launching.asked import named
 from olmo_stages.launching.ending import DONE
 from olmo_stages.launching.explanation import KNOWN, explain
 from olmo_stages.launching.screen import say
+from olmo_stages.launching.slurm.options import PREFIX
 from olmo_stages.statuses import Status, read_statuses, write_status
 
 FORMAT = 1
 """Version of the text."""
 
+# What submitit says at the last of `max_timeouts`.
+_NOT_AGAIN = "timed-out too many times"
+_TOO_OFTEN = (
+    f"reached its time limit once more than {PREFIX}.max_timeouts; give it more {PREFIX}.time, and "
+    "the same command goes on from there"
+)
 _DECIDES = ("model", "data", "analysis", "compute", "size", "reference", "seed")
 _PASSED_ON = re.compile(r"^(OLMO_STAGES|HF|HUGGINGFACE|TRANSFORMERS|WANDB|XDG)_")
 _SECRET = re.compile(r"KEY|TOKEN|PASS|SECRET|CREDENTIAL", re.IGNORECASE)
@@ -61,10 +69,12 @@ class SlurmTask:
             _run(told)
         # Whatever it is, somebody who waits for the job must learn of it.
         except Exception as error:  # noqa: BLE001
+            why = _TOO_OFTEN if _NOT_AGAIN in str(error) else explain(error)
             known = isinstance(error, KNOWN)
-            say(f"job {job} failed: {explain(error) if known else traceback.format_exc()}")
+            say(f"job {job} failed: {why if known else traceback.format_exc()}")
             with suppress(StoreError):
-                write_status(sweep, Status(job, "failed", error=explain(error)))
+                overrides = named(told["words"])[0]
+                write_status(sweep, Status(job, "failed", error=why, overrides=overrides))
             sys.exit(1)
         # What a job says of itself is a file; Slurm's accounting shall agree with it.
         if read_statuses(sweep, [job])[0].state not in DONE:
@@ -194,10 +204,12 @@ def _run(told: Mapping[str, Any]) -> None:
         config.hydra.mode = RunMode.MULTIRUN
         config.hydra.job.num = told["number"]
         config.hydra.job.id = told["job"]
-    run_job(
+    ended = run_job(
         hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
         task_function=task,
         config=config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
+    # Raises what went wrong outside of the job's own account, as submitit does at a time limit.
+    _ = ended.return_value

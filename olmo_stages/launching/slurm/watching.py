@@ -31,6 +31,7 @@ _CACHED_S = 600.0  # a site's own squeue may show what was, while accounting kno
 _LINGER_S = 120.0  # a job that is done may take this long to leave
 _NEWS_S = 60.0
 _SLOWDOWN = 20
+_A_SECOND = 100  # statuses are read so fast, at most
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Watch:
             self._look()
             if not self.open:
                 return self.ended
-            time.sleep(min(1.0, self._poll_s / 2))
+            time.sleep(max(min(1.0, self._poll_s / 2), len(self.open) / _A_SECOND))
 
     def _look(self) -> None:
         statuses = {job: said(self.sweep, job) for job in self.open}

@@ -138,6 +138,18 @@ def test_a_job_that_fails_ends_with_an_exit_code(told, tmp_path, monkeypatch):
     assert failed(told, tmp_path) == "why"
 
 
+def test_a_job_that_reached_its_time_limit_too_often_says_what_to_do(told, tmp_path, monkeypatch):
+    def ends(cfg):
+        del cfg
+        write_status(tmp_path / "there" / "sweeps" / "swept", Status(JOB, "stopped"))
+        raise RuntimeError("Job not requeued because: timed-out too many times.")
+
+    monkeypatch.setattr(launch, "task", ends)
+    error = failed(told, tmp_path)
+    assert "hydra.launcher.max_timeouts" in error
+    assert "hydra.launcher.time" in error
+
+
 def test_queued_again_it_is_the_same(told):
     pytest.importorskip("submitit")
     again = SlurmTask(json.dumps(told)).checkpoint()
