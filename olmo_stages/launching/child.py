@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import json
 import os
 import signal
@@ -11,10 +12,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from olmo_stages.launching.devices import limit_threads
 from olmo_stages.launching.explanation import KNOWN, explain
+from olmo_stages.launching.screen import say
 from olmo_stages.provenance import now
 from olmo_stages.stopping import Stopped
 
@@ -113,10 +115,24 @@ def _redirect(log: Path | None) -> None:
         os.dup2(file, stream)
     os.close(file)
     sys.stdout, sys.stderr = (
-        open(it, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        io.TextIOWrapper(
+            io.BufferedWriter(_Log(it, "w", closefd=False)),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
         for it in (1, 2)
     )
     print(f"--- {now().isoformat(timespec='seconds')}, process {os.getpid()}")  # noqa: T201
+
+
+class _Log(io.FileIO):
+    """A stream that a full disk does not make an error of its job."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401  (any buffer)
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
 
 
 def _told(work: Callable[[], Told]) -> Told:
@@ -125,9 +141,9 @@ def _told(work: Callable[[], Told]) -> Told:
     except Stopped:
         told = {"state": "stopped", "error": STOPPED}
     except BaseException as error:  # noqa: BLE001  (sys.exit and MemoryError are ends like others)
-        if not isinstance(error, KNOWN):
-            traceback.print_exc()
-        told = {"state": "failed", "error": explain(error)}
+        why = explain(error)
+        say(why if isinstance(error, KNOWN) else traceback.format_exc())
+        told = {"state": "failed", "error": why}
     return {"state": told["state"], "error": told["error"][:_LONGEST]}
 
 

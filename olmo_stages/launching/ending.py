@@ -14,16 +14,22 @@ DONE = frozenset({"ok", "cached"})
 """States of a job that there is nothing left to do of."""
 
 
-def leave_word(sweep: Path, status: Status) -> None:
-    """Note how a job ended that was noted as running, in its sweep's folder.
+def leave_word(sweep: Path, status: Status, *, was_noted: bool) -> None:
+    """Note how a job ended, in its sweep's folder.
 
-    Unless it is not done, and another launch has done it meanwhile.
+    Args:
+        sweep: the folder.
+        status: how it ended.
+        was_noted: it was noted as running. If it is noted as done now, another launch has done it
+            meanwhile, which is not forgotten because this one has not.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    if status.state not in DONE and read_statuses(sweep, [status.job])[0].state in DONE:
-        return
+    if was_noted and status.state not in DONE:
+        (noted,) = read_statuses(sweep, [status.job])
+        if noted.state in DONE:
+            return
     write_status(sweep, status)
 
 

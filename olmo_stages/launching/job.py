@@ -37,7 +37,7 @@ class Attempt:
         self.folder = Path(settings.sweep.dir if self._multirun else settings.run.dir)
         self._overrides, self._name = named(settings.overrides.task)
         self._started = time.time()
-        self._is_over = False
+        self._is_noted = self._is_over = False
 
     def run(self, cfg: Any) -> Told:  # noqa: ANN401  (DictConfig)
         """Run it; a failure is noted, and raised by nobody.
@@ -66,6 +66,7 @@ class Attempt:
 
     def _attempt(self, cfg: Any) -> Status:  # noqa: ANN401  (DictConfig)
         write_status(self.folder, self._status("running"))
+        self._is_noted = True
         if not self._multirun:
             command.record(self.folder, self._program, current.launch.arguments)
             _warn_of_study(self._settings)
@@ -87,9 +88,9 @@ class Attempt:
             # Not raised through Hydra, which would print a line of its own before it.
             current.launch.error = error
         try:
-            leave_word(self.folder, status)
+            leave_word(self.folder, status, was_noted=self._is_noted)
         except StoreError as unwritten:
-            if self._multirun:
+            if self._multirun and str(unwritten) != status.error:
                 say(str(unwritten))
         return status
 
@@ -97,7 +98,8 @@ class Attempt:
         """Note that it was stopped, unless it has ended."""
         if not self._is_over:
             try:
-                leave_word(self.folder, self._status("stopped", STOPPED))
+                stopped = self._status("stopped", STOPPED)
+                leave_word(self.folder, stopped, was_noted=self._is_noted)
             except StoreError as unwritten:
                 say(str(unwritten))
 

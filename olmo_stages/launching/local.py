@@ -177,18 +177,17 @@ class _Fleet:
         (noted,) = read_statuses(self._sweep, [job.name])
         if job.anew or noted.state not in DONE:
             _import(_COMPUTING)
-        is_noted = True
-        try:
+        is_noted = False
+        with suppress(StoreError):  # the job says the same
             write_status(self._sweep, Status(job.name, "running", overrides=job.overrides))
-        except StoreError as error:
-            is_noted = False
-            self._board.line(f"job {self._labels[job.name]}: {error}")
+            is_noted = True
         gpus = self._gpus.take()
         try:
             pid, word = self._fork(job, self._around(job, gpus))
         except OSError as error:
             self._gpus.give_back(gpus)
-            self._note(Status(job.name, "failed", error=f"not started: {one_line(error)}"))
+            failed = Status(job.name, "failed", error=f"not started: {one_line(error)}")
+            self._note(failed, was_noted=is_noted)
             return
         self._running.append(_Running(job, pid, word, gpus, is_noted=is_noted))
 
@@ -287,17 +286,18 @@ class _Fleet:
         if by_another or (it.told is not None and noted.state == status.state):
             self._count(noted)
         else:
-            self._note(status)
+            self._note(status, was_noted=it.is_noted, is_said=it.told is not None)
 
-    def _note(self, status: Status) -> None:
+    def _note(self, status: Status, *, was_noted: bool, is_said: bool = False) -> None:
         """Write down how a job ended that could not do so itself, and say so."""
-        if self._way.n_jobs == 1:
+        if self._way.n_jobs == 1 and not is_said:
             self._board.line(f"job {self._labels[status.job]} {status.state}: {status.error}")
         try:
-            leave_word(self._sweep, status)
+            leave_word(self._sweep, status, was_noted=was_noted)
             (status,) = read_statuses(self._sweep, [status.job])  # with what the job is about
         except StoreError as error:
-            self._board.line(f"job {self._labels[status.job]}: {error}")
+            if not is_said:
+                self._board.line(str(error))
         self._count(status)
 
     def _count(self, status: Status) -> None:

@@ -110,6 +110,10 @@ DEEDS = {
 }
 
 
+def leave(status):
+    leave_word(SWEEP, status, was_noted=True)
+
+
 def work(name):
     """What a job does, with the notes that the product's own job takes."""
     writes(name)
@@ -119,11 +123,11 @@ def work(name):
         DEEDS[name.removeprefix("unheard-").partition("-")[0]]()
         return {"state": "ok", "error": ""}
     try:
-        with listening(lambda: leave_word(SWEEP, Status(name, "stopped", error=STOPPED))):
+        with listening(lambda: leave(Status(name, "stopped", error=STOPPED))):
             DEEDS[name.partition("-")[0]]()
     except Exception as error:  # noqa: BLE001
         status = Status(name, "failed", error=repr(error))
-    leave_word(SWEEP, status)
+    leave(status)
     return {"state": status.state, "error": status.error}
 
 
