@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -18,7 +19,11 @@ from olmo_stages.looking import is_looking, make
 
 OUTPUTS = "outputs=DIR"
 CACHE = "cache=DIR"
+TEMPORARY = "TMPDIR=DIR"
 """Settings that choose another folder, for the remedy in a message."""
+
+SCRATCH = "scratch-"
+"""Beginning of the names of folders that whoever made them removes."""
 
 _LONGEST_NAME = 64
 _RETRIES = 20
@@ -163,6 +168,28 @@ def writing(path: Path, setting: str = "") -> Iterator[None]:
         if refused is None:
             raise
         raise StoreError(disk_trouble(path, refused, setting)) from error
+
+
+@contextlib.contextmanager
+def scratch(root: Path | None = None, setting: str = TEMPORARY) -> Iterator[Path]:
+    """A folder that is gone afterwards.
+
+    Args:
+        root: where it is made, and which is made where needed; None = the system's folder for
+            temporary files.
+        setting: chooses another root, for the remedy.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    # Asked for its folder, `tempfile` says of a full disk that there is none.
+    place = root or Path(os.environ.get("TMPDIR") or "/tmp")
+    with writing(place, setting):
+        if root is not None:
+            root.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory("", SCRATCH, place, ignore_cleanup_errors=True)
+    with made as folder:
+        yield Path(folder)
 
 
 def refusal(error: BaseException) -> OSError | None:

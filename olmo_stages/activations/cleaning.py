@@ -27,7 +27,7 @@ from olmo_stages.activations.upkeep import (
     ls,
     verify,
 )
-from olmo_stages.atomic import FULL
+from olmo_stages.atomic import FULL, SCRATCH
 from olmo_stages.errors import StoreError
 from olmo_stages.leases import REMOVED, Lease
 from olmo_stages.models import derived
@@ -299,6 +299,10 @@ def _sweep(store: Store, weights: Path | None, now: float) -> None:
         with suppress(OSError):
             if path.stat().st_mtime < now - _LONG_DEAD_S:
                 path.unlink()
+    for folder in store.root.glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            if folder.stat().st_mtime < now - ABANDONED_S:
+                shutil.rmtree(folder)
     for name in list(_leases(store, weights)):
         lease = Lease(name, heartbeat_s=store.heartbeat_s)
         # What cannot be leased now is for the next time.

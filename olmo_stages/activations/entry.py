@@ -17,7 +17,7 @@ from jaxtyping import Int
 from olmo_stages.activations import files
 from olmo_stages.activations.identity import PassIdentity, digest, entry_key
 from olmo_stages.activations.rows import Rows
-from olmo_stages.atomic import write_file
+from olmo_stages.atomic import CACHE, write_file
 from olmo_stages.errors import StoreError
 from olmo_stages.looking import is_looking
 from olmo_stages.models.captures import Capture, Key
@@ -226,7 +226,7 @@ def publish(folder: Path, manifest: Mapping[str, Any], shards: Sequence[str]) ->
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     text = json.dumps(whole | {"digest": digest(whole)}, indent=1)
-    write_file(folder / MANIFEST, text.encode())
+    write_file(folder / MANIFEST, text.encode(), CACHE)
     return Entry(folder, whole)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from olmo_stages.atomic import write_file
+from olmo_stages.atomic import CACHE, write_file
 from olmo_stages.errors import StoreError
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8"}
@@ -29,7 +29,7 @@ TENSORS, LINES = "safetensors", "jsonl"
 def write_digested(folder: Path, stem: str, content: bytes, suffix: str = TENSORS) -> str:
     """Write `stem.DIGEST.SUFFIX` and return its name."""
     name = f"{stem}.{xxhash.xxh3_128_hexdigest(content)}.{suffix}"
-    write_file(folder / name, content)
+    write_file(folder / name, content, CACHE)
     return name
 
 

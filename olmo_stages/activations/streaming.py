@@ -1,8 +1,6 @@
 """Extraction of a model that is read block by block, into the same entries of the store."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from olmo_stages.activations.entry import Writer
@@ -10,6 +8,7 @@ from olmo_stages.activations.extracting import Extraction, Found
 from olmo_stages.activations.held_model import HeldModel, say
 from olmo_stages.activations.request import Work
 from olmo_stages.activations.store import Store
+from olmo_stages.atomic import CACHE, scratch
 from olmo_stages.models.compute import Compute
 from olmo_stages.progress import progress
 from olmo_stages.types import Stage
@@ -89,7 +88,7 @@ class Streamed(Extraction):
         budget = TokenBudget(self._compute.token_budget, lambda line: say(f"{label}: {line}"))
         root = self.folder.parents[2]  # of the store; what an entry's folder holds belongs to it
         with (
-            tempfile.TemporaryDirectory(prefix="streamed-", dir=root) as scratch,
+            scratch(root, CACHE) as place,
             progress(
                 f"{label}: activations block by block", max(self._writer.layers) + 2
             ) as advance_block,
@@ -99,7 +98,7 @@ class Streamed(Extraction):
                 [self._items(part) for part in parts],
                 self._writer.captures,
                 self._writer.layers,
-                layer_major.Memory(budget, Path(scratch)),
+                layer_major.Memory(budget, place),
                 advance_block,
             )
             self._count(self._work.stage)

@@ -43,7 +43,7 @@ def explain(error: BaseException) -> str:
         or _unknown_key(chain[-1])
         or _not_told(texts)
         or _bad_argument(texts)
-        or _unusable(chain[-1])
+        or _unusable(chain)
         or one_line(chain[-1])
     )
 
@@ -73,9 +73,12 @@ def _unparsed(chain: Sequence[BaseException]) -> str | None:
     return None
 
 
-def _unusable(error: BaseException) -> str | None:
+def _unusable(chain: Sequence[BaseException]) -> str | None:
     """What an unusable folder or a full disk says."""
-    # A missing file is for reading; what is missing for writing is made.
+    # A missing file is for reading; what is missing for writing is made. What cannot be made often
+    # follows on what was missing.
+    refused = (it for it in chain if isinstance(it, OSError) and it.errno in REFUSALS)
+    error = next(refused, chain[-1])
     if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
         return None
     if not error.filename and error.errno not in REFUSALS:

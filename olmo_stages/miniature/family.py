@@ -19,7 +19,7 @@ from typing import Any
 
 import olmo_stages
 from olmo_stages import leases
-from olmo_stages.atomic import CACHE, writing
+from olmo_stages.atomic import CACHE, TEMPORARY, writing
 from olmo_stages.errors import ConfigError, ModelError, StoreError
 from olmo_stages.looking import make
 from olmo_stages.miniature.progress import BuildProgress
@@ -159,7 +159,7 @@ class _Worker:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         self.stage: str | None = None
-        with writing(Path("a temporary file"), "TMPDIR=DIR"):
+        with writing(Path("a temporary file"), TEMPORARY):
             self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "olmo_stages.miniature.build", job],

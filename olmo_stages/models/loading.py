@@ -1,7 +1,6 @@
 """From a checkpoint directory to a model that may be trusted."""
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from olmo_stages.atomic import TEMPORARY, scratch, writing
 from olmo_stages.errors import ModelError
 from olmo_stages.models import (
     digests,
@@ -233,10 +233,11 @@ def _build(
     if not placed:
         return model, {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
     # Quantised and spread by the code that does it to trained weights, which reads files.
-    with tempfile.TemporaryDirectory(prefix="olmo-stages-") as folder:
-        model.save_pretrained(folder)
+    with scratch() as folder:
+        with writing(folder, TEMPORARY):
+            model.save_pretrained(folder)
         del model
-        return _read(Path(folder), config, {**options, **placed})
+        return _read(folder, config, {**options, **placed})
 
 
 def _unquantised(config: Any) -> Any:  # noqa: ANN401 (a config of transformers)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from olmo_stages.atomic import disk_trouble
+from olmo_stages.atomic import CACHE, disk_trouble
 from olmo_stages.errors import StoreError
 from olmo_stages.models.memory import free_bytes
 
@@ -44,5 +44,5 @@ class Room:
             found = torch.from_file(str(path), shared=True, size=size, dtype=dtype).reshape(shape)
             path.unlink()  # it is gone when nobody uses it, whatever becomes of this process
         except OSError as error:
-            raise StoreError(disk_trouble(path, error)) from error
+            raise StoreError(disk_trouble(self._folder, error, CACHE)) from error
         return found

@@ -13,7 +13,7 @@ from olmo_stages.activations import cleaning, files, upkeep
 from olmo_stages.activations.cleaning import ABANDONED_S, DAY_S, IN_USE, Limits, gc
 from olmo_stages.activations.entry import FORMAT_VERSION, MANIFEST, publish
 from olmo_stages.activations.store import Store, leases_of
-from olmo_stages.atomic import disk_trouble
+from olmo_stages.atomic import SCRATCH, disk_trouble
 from olmo_stages.errors import StoreError
 from olmo_stages.leases import Lease
 from olmo_stages.models import derived
@@ -405,7 +405,13 @@ def test_what_interrupted_writers_and_cleaners_left_goes(store):
     os.utime(old, (past, past))
     doomed = folder.with_name(".other.0123.removed")
     doomed.mkdir()
+    scratch = [store.root / f"{SCRATCH}{name}" for name in ("old", "new")]
+    for place in scratch:
+        place.mkdir()
+    past = time.time() - ABANDONED_S - 60
+    os.utime(scratch[0], (past, past))
     gc(store)
+    assert [place.exists() for place in scratch] == [False, True]
     assert not old.exists()
     assert new.exists()  # of somebody who is writing it
     assert not doomed.exists()

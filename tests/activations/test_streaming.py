@@ -87,7 +87,7 @@ def test_nothing_but_entries_is_left_in_the_store(make_source, stage, tmp_path, 
     monkeypatch.setattr(room, "SHARE", 0)
     streamed, _ = sources(make_source, tmp_path)
     streamed(stage)
-    assert not list((tmp_path / "streamed").glob("streamed-*"))
+    assert not list((tmp_path / "streamed").glob("scratch-*"))
 
 
 def test_responses_cannot_be_written(make_source, stage):

@@ -246,7 +246,7 @@ def leftovers(place: Place) -> list[str]:
         str(path.relative_to(place.root))
         for root in (place.cache, place.outputs)
         for path in sorted(root.rglob("*"))
-        if any(mark in path.name for mark in marks) or path.name.startswith("streamed-")
+        if any(mark in path.name for mark in marks) or path.name.startswith("scratch-")
     ]
 
 
