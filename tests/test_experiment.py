@@ -1,6 +1,9 @@
 """Which stage a job is compared with, and whether the two are given the same prompts."""
 
-from dataclasses import dataclass, replace
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import hydra
@@ -11,6 +14,7 @@ from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.models.compute import Compute
 from olmo_stages.stages import conf_folder, custom, lookup
+from olmo_stages.stopping import Stopped
 from olmo_stages.types import Example, Measurement, Result, Stage
 from tests.chat_tokenizers import INSTRUCT, THINK, byte_level, small_model
 
@@ -157,6 +161,63 @@ def test_a_result_of_quantised_weights_says_so(run, monkeypatch):
     assert not outcome.cached
     assert outcome.result.warnings[0].startswith("weights are quantised (bitsandbytes-x)")
     assert records.read(outcome.folder).result.warnings == outcome.result.warnings
+
+
+@dataclass
+class Told:
+    """A tracker that notes what it is told, and whether there was a result then."""
+
+    outputs: Path
+    events: list[str] = field(default_factory=list)
+
+    def note(self, event):
+        done = any(self.outputs.rglob("result.json"))
+        self.events.append(f"{event}, {'with' if done else 'no'} result")
+
+    @contextmanager
+    def running(self, job, *, group, config):  # noqa: ARG002
+        self.note("starts")
+        try:
+            yield
+        except BaseException as error:
+            self.note(type(error).__name__)
+            raise
+
+    def record(self, job, result, folder, *, group, config):  # noqa: ARG002
+        self.note("recorded")
+
+
+@dataclass(frozen=True)
+class Interrupted(Alone):
+    """An analysis during which the job is told to stop."""
+
+    def __call__(self, stage, reference, activations, seed):  # noqa: ARG002
+        raise Stopped(signal.SIGTERM)
+
+
+def test_a_tracker_sees_a_job_at_work_and_hears_of_its_result_when_it_is_on_disk(
+    experiment, pair, tmp_path
+):
+    told = Told(tmp_path / "outputs")
+    job = replace(
+        experiment,
+        model=pair["think"],
+        reference=None,
+        data=Texts("raw"),
+        analysis=Interrupted(),
+        tracking=told,
+        outputs=str(told.outputs),
+        cache=str(tmp_path / "cache"),
+    )
+    with pytest.raises(Stopped):
+        job.run({})
+    assert told.events == ["starts, no result", "Stopped, no result"]
+    told.events.clear()
+    replace(job, analysis=Alone()).run({})
+    assert told.events == ["starts, no result", "recorded, with result"]
+    told.events.clear()
+    assert replace(job, analysis=Alone()).run({}).cached  # nothing is at work
+    assert told.events == ["recorded, with result"]
 
 
 def test_a_finished_mixed_job_is_not_handed_out_without_the_choice(run):
