@@ -5,7 +5,7 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from olmo_stages.errors import ConfigError
@@ -17,6 +17,8 @@ COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 """What must be there to launch."""
 
 _UNKNOWN_JOB = "Invalid job id"
+# How Slurm numbers all elements of an array that were cancelled together before they started.
+_REST = str(2**32 - 2)
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,10 @@ def ends(jobs: Iterable[str]) -> dict[str, End]:
     """
     wanted = frozenset(jobs)
     ids = sorted({it.partition("_")[0] for it in wanted})
-    found = {key: it for key, it in _accounted(ids).items() if key in wanted} if ids else {}
-    rest = [it for it in wanted if it not in found or not found[it].is_over]
+    found = _of(wanted, _accounted(ids)) if ids else {}
+    rest = frozenset(it for it in wanted if it not in found or not found[it].is_over)
     for job in sorted({it.partition("_")[0] for it in rest}):
-        remembered = {key: it for key, it in _remembered(job).items() if key in rest}
+        remembered = _of(rest, _remembered(job))
         found |= {key: it for key, it in remembered.items() if it.is_over or key not in found}
     return found
 
@@ -177,6 +179,13 @@ def _accounted(ids: Sequence[str]) -> dict[str, End]:
             # Of a job whose only step was killed srun makes an exit code.
             found[name] = replace(found[name], signal=end.signal)
     return found
+
+
+def _of(wanted: frozenset[str], ends: Mapping[str, End]) -> dict[str, End]:
+    """What is known of jobs; of elements of an array without an entry, by that of the rest."""
+    rest = {job: ends.get(f"{job.partition('_')[0]}_{_REST}") for job in wanted if "_" in job}
+    known = {job: ends.get(job) or rest.get(job) for job in wanted}
+    return {job: it for job, it in known.items() if it is not None}
 
 
 def _remembered(job: str) -> dict[str, End]:

@@ -79,6 +79,22 @@ def test_without_accounting_slurm_remembers(slurm):
     }
 
 
+def test_an_array_that_was_cancelled_before_it_started(slurm):
+    slurm.answer("sacct", err="Slurm accounting storage is disabled", rc=1)
+    slurm.answer(
+        "scontrol",
+        "JobId=7 ArrayJobId=7 ArrayTaskId=4294967294 JobState=CANCELLED NodeList=(null)\n"
+        "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=COMPLETED NodeList=n1\n",
+    )
+    assert cluster.ends(["7_0", "7_1", "7_2"]) == {
+        "7_0": End("COMPLETED", node="n1"),
+        "7_1": End("CANCELLED"),
+        "7_2": End("CANCELLED"),
+    }
+    slurm.answer("sacct", "JobID|State|NodeList\n7_4294967294|CANCELLED|None assigned\n")
+    assert cluster.ends(["7_2"]) == {"7_2": End("CANCELLED")}
+
+
 def test_accounting_lags_behind_what_slurm_remembers(slurm):
     slurm.answer("sacct", "JobID|State|ExitCode|NodeList\n7|RUNNING|0:0|n1\n")
     slurm.answer("scontrol", "JobId=7 JobState=OUT_OF_MEMORY ExitCode=0:125 NodeList=n1\n")
