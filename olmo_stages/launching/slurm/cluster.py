@@ -16,6 +16,9 @@ PATIENCE_S = 60.0
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 """What must be there to launch."""
 
+NO_TRACE = "NO_TRACE"
+"""No word of Slurm's: an element that is cancelled while it waits is just struck off its array."""
+
 _UNKNOWN_JOB = "Invalid job id"
 # How Slurm numbers all elements of an array that were cancelled together before they started.
 _REST = str(2**32 - 2)
@@ -63,6 +66,7 @@ class End:
 
 
 _OVER = frozenset({
+    NO_TRACE,
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "REVOKED", "TIMEOUT",
 })  # fmt: skip
@@ -115,15 +119,20 @@ def ends(jobs: Iterable[str]) -> dict[str, End]:
     """How jobs ended, as far as Slurm's accounting, or else its memory, tells.
 
     Returns:
-        Nothing of a job that neither knows; what is not over yet where accounting lags behind.
+        Nothing of a job that neither knows; what is not over yet where accounting lags behind;
+        `NO_TRACE` of an element of an array that others of the array are still known of.
     """
     wanted = frozenset(jobs)
     ids = sorted({it.partition("_")[0] for it in wanted})
     found = _of(wanted, _accounted(ids)) if ids else {}
     rest = frozenset(it for it in wanted if it not in found or not found[it].is_over)
-    for job in sorted({it.partition("_")[0] for it in rest}):
-        remembered = _of(rest, _remembered(job))
+    for array in sorted({it.partition("_")[0] for it in rest}):
+        memory = _remembered(array)
+        remembered = _of(rest, memory)
         found |= {key: it for key, it in remembered.items() if it.is_over or key not in found}
+        if memory:
+            of_array = {it for it in rest if it.startswith(f"{array}_")}
+            found |= dict.fromkeys(of_array - found.keys(), End(NO_TRACE))
     return found
 
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmo_stages.launching.slurm.cluster import End
+from olmo_stages.launching.slurm.cluster import NO_TRACE, End
 from olmo_stages.launching.slurm.options import PREFIX
 from olmo_stages.statuses import State
 
@@ -66,7 +66,9 @@ def words_for(end: End | None, asked: str, log: Path, started: bool) -> Word:  #
 
 
 def _told(end: End | None, asked: str, started: bool) -> tuple[State, str]:  # noqa: FBT001
-    if end is None:
+    if end is not None and end.state == NO_TRACE and not started:
+        return "killed", "cancelled in Slurm before it started"
+    if end is None or end.state == NO_TRACE:
         return ("killed" if started else "failed"), "ended, and Slurm no longer says how"
     place = f" {end.node}" if end.node else ""
     again = "the same command goes on from there"

@@ -95,6 +95,14 @@ def test_an_array_that_was_cancelled_before_it_started(slurm):
     assert cluster.ends(["7_2"]) == {"7_2": End("CANCELLED")}
 
 
+def test_an_element_of_which_there_is_no_trace(slurm):
+    slurm.answer("sacct", "JobID|State|NodeList\n7_0|COMPLETED|n1\n")
+    slurm.answer("scontrol", "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=COMPLETED NodeList=n1\n")
+    assert cluster.ends(["7_0", "7_1"])["7_1"] == End(cluster.NO_TRACE)
+    # Of a single job that says nothing.
+    assert cluster.ends(["9"]) == {}
+
+
 def test_accounting_lags_behind_what_slurm_remembers(slurm):
     slurm.answer("sacct", "JobID|State|ExitCode|NodeList\n7|RUNNING|0:0|n1\n")
     slurm.answer("scontrol", "JobId=7 JobState=OUT_OF_MEMORY ExitCode=0:125 NodeList=n1\n")

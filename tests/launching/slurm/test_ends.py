@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from olmo_stages.launching.slurm.cluster import End
+from olmo_stages.launching.slurm.cluster import NO_TRACE, End
 from olmo_stages.launching.slurm.ends import last_words, waits_for_ever, words_for
 
 ASKED = "hydra.launcher.memory=8G"
@@ -26,6 +26,7 @@ def log(tmp_path):
         (End("FAILED", signal=9), "signal 9.*out of memory"),
         (End("FAILED", signal=11), "signal 11$"),
         (End("FAILED", code=3), "ended with exit code 3 without saying how it went"),
+        (End(NO_TRACE), "Slurm no longer says how"),
         (None, "Slurm no longer says how"),
     ],
 )
@@ -41,6 +42,11 @@ def test_a_job_that_never_began_failed_with_the_last_words_of_its_log(log):
     assert word.reason == (
         "ended with exit code 127 before it began: sh: line 7: module: command not found"
     )
+
+
+def test_an_element_that_was_struck_off_its_array_was_cancelled(tmp_path):
+    word = words_for(End(NO_TRACE), ASKED, tmp_path / "none.out", started=False)
+    assert (word.state, word.reason) == ("killed", "cancelled in Slurm before it started")
 
 
 def test_a_job_that_left_no_log_points_to_the_folder(tmp_path):
