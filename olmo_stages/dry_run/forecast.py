@@ -200,7 +200,9 @@ class _Walk:
         name = _called(self.experiment) if dataset is None else dataset.name
         is_here = work.checkpoint.path != Path()
         compute = self.experiment.compute
-        device = self.device or compute.resolve_device()
+        device = compute.device
+        if device == "auto":
+            device = self.device or compute.resolve_device()
         cache = cache_folder(self.experiment.cache)
         return Step(kind, work.stage, compute, device, cache, name, dataset, is_here=is_here)
 

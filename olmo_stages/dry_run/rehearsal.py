@@ -211,7 +211,7 @@ def _row(asked: Asked, forecast: Forecast, place: Callable[[str], Place]) -> Row
 def _timed(row: Row, seconds: Sequence[float | None], analyses: hours.Analyses) -> Row:
     assert row.told is not None
     assert row.asked.experiment is not None
-    own = sum(seconds[it] or 0.0 for it in row.told.steps)
+    own = sum((seconds[it] or 0.0 for it in row.told.steps), 0.0)
     analysis_s = analyses.seconds(row.asked.experiment, row.told.about["data"])
     return replace(row, steps_s=own, analysis_s=analysis_s)
 

@@ -189,7 +189,8 @@ def _in_short(found: Rehearsal, where: str) -> list[str]:
     about = "" if found.is_exact else "about "
     what = [_n(passes, "forward pass", "forward passes")]
     what += [f"{_n(responses, 'writing', 'writings')} of responses"] if responses else []
-    lines.append(f"to compute: {about}{' and '.join(what)}{_which(found.steps)}")
+    said = f"{about}{' and '.join(what)}{_which(found.steps)}" if found.steps else "nothing"
+    lines.append(f"to compute: {said}")
     if found.to_download:
         total = sum(found.to_download.values()) / 1e9
         lines.append(f"to download: {total:.1f} GB ({', '.join(found.to_download)})")
