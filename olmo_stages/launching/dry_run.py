@@ -1,5 +1,6 @@
 """`dry_run=true`, as Hydra hears of it: before it makes a folder."""
 
+import re
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -20,7 +21,9 @@ class DryRun(Callback):
 
 
 def _leave(config: Any, *, multirun: bool) -> None:  # noqa: ANN401  (DictConfig)
-    if config.dry_run:
+    # Of several values Hydra sets none yet, and some jobs would run.
+    several = any(re.match(r"\+*dry_run=.*[,(]", it) for it in config.hydra.overrides.task)
+    if config.dry_run or several:
         from olmo_stages.launching.rehearsal import leave  # late: every start imports this module
 
         leave(config, multirun=multirun)

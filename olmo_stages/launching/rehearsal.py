@@ -70,9 +70,11 @@ def leave(config: Any, *, multirun: bool) -> None:  # noqa: ANN401  (DictConfig)
 
 
 def _rehearse(config: Any, *, multirun: bool) -> int:  # noqa: ANN401  (DictConfig)
+    words = [it for it in config.hydra.overrides.task if it.lstrip("+").startswith("dry_run=")]
     asked = config.dry_run
     if asked not in _SHAPES:
-        raise ConfigError(f"dry_run={asked}: choose from true, json, script, false")
+        said = words[0] if words else f"dry_run={asked}"
+        raise ConfigError(f"{said}: it is for all jobs; choose one of true, json, script, false")
     sweep = Path(config.hydra.sweep.dir)
     launcher = _launcher(config, multirun=multirun)
     with looking(), searching(config_roots(config.hydra)):
