@@ -7,13 +7,14 @@ What must hold is in `verdict`; figures go to standard output.
 import argparse
 import collections
 import contextlib
+import itertools
 import json
 import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -181,10 +182,10 @@ def verdict(ended: Ended, expected: dict[str, dict[str, str]]) -> list[str]:
             wrong.append(f"another result: {name}, {', '.join(differ)}")
     wrong += _store_is_sound(place)
     wrong += _computed_once(place.events(), {it.pid for it in ended.killed})
-    longest = max(_waits(place, ended.killed), default=0.0)
+    longest = max(idle_waits(place, ended.killed), default=0.0)
     lease = 3 * place.heartbeat_s
     if longest > lease + SLACK_S:
-        wrong.append(f"waited {longest:.1f} s after a kill; leases last {lease:.1f} s")
+        wrong.append(f"waited {longest:.1f} s for nobody; leases last {lease:.1f} s")
     return wrong
 
 
@@ -221,22 +222,60 @@ def _computed_once(events: Sequence[dict], killed: set[int]) -> list[str]:
     return wrong
 
 
-def _waits(place: Place, killed: Sequence[Killed]) -> list[float]:
-    """How long, after each kill, somebody went on waiting for the entry that was left behind."""
-    waits: dict[tuple[int, str], list[list[float]]] = {}
-    for it in place.events():
-        if it["event"] == "wait":
-            spans = waits.setdefault((it["pid"], it["entry"]), [])
-            if spans and it["begun"] - spans[-1][1] < 0.2:
-                spans[-1][1] = it["time"]
-            else:
-                spans.append([it["begun"], it["time"]])
+def idle_waits(place: Place, killed: Sequence[Killed]) -> list[float]:
+    """How long processes waited for somebody without anybody else being at work, each time.
+
+    That is the time it takes to find out that somebody was killed. A kill begins it anew, since
+    each may leave a lease of its own.
+    """
+    events = place.events()
+    works = list(_works(events, {it.pid: it.time for it in killed}))
     found = []
-    for begun, ended in (span for spans in waits.values() for span in spans):
-        # The last one: each kill may leave a lease of its own.
-        before = [it.time for it in killed if begun < it.time < ended]
-        found += [ended - max(before)] if before else []
+    for pid, begun, ended in _waiting(events):
+        others = [(start, end) for who, start, end in works if who != pid]
+        kills = [it.time for it in killed if begun < it.time < ended]
+        for start, end in itertools.pairwise([begun, *kills, ended]):
+            found.append(end - start - _covered(start, end, others))
     return found
+
+
+def _waiting(events: Sequence[dict]) -> Iterator[tuple[int, float, float]]:
+    """Process, begin and end of each wait, however often it looked meanwhile."""
+    spans: dict[tuple[int, str], list[list[float]]] = {}
+    for it in events:
+        if it["event"] == "wait":
+            own = spans.setdefault((it["pid"], it["entry"]), [])
+            if own and it["begun"] - own[-1][1] < 0.5:
+                own[-1][1] = it["time"]
+            else:
+                own.append([it["begun"], it["time"]])
+    for (pid, _entry), own in spans.items():
+        for begun, ended in own:
+            yield pid, begun, ended
+
+
+def _works(
+    events: Sequence[dict], killed: Mapping[int, float]
+) -> Iterator[tuple[int, float, float]]:
+    """Process, begin and end of each loading of a model and each computing of a shard."""
+    open_: dict[int, float] = {}
+    for it in events:
+        if it["event"] in {"loading", "computing"}:
+            open_.setdefault(it["pid"], it["time"])
+        elif it["event"] in {"loading done", "shard"} and it["pid"] in open_:
+            yield it["pid"], open_.pop(it["pid"]), it["time"]
+    for pid, begun in open_.items():
+        yield pid, begun, killed.get(pid, begun)
+
+
+def _covered(start: float, end: float, spans: Sequence[tuple[float, float]]) -> float:
+    """How much of a time lies in any of the spans."""
+    total, at = 0.0, start
+    for begun, ended in sorted(spans):
+        first, last = max(begun, at), min(ended, end)
+        if last > first:
+            total, at = total + last - first, last
+    return total
 
 
 def leftovers(place: Place) -> list[str]:
@@ -264,14 +303,14 @@ def figures(ended: Ended) -> str:
     count = collections.Counter(it["event"] for it in events)
     entries = {Path(it["path"]).parent for it in events if it["event"] == "shard"}
     points = collections.Counter(it.point for it in ended.killed)
-    waits = _waits(ended.place, ended.killed)
+    waits = idle_waits(ended.place, ended.killed)
     lease = 3 * ended.place.heartbeat_s
     return (
         f"{len(ended.killed)} kills in {ended.seconds:.0f} s ("
         + ", ".join(f"{n} {point}" for point, n in sorted(points.items()))
         + f"); {count['started']} processes started; {len(entries)} entries of "
         f"{count['shard']} shards, {count['computing']} computed ("
-        f"{count['computing'] - count['shard']} lost); longest wait after a kill "
+        f"{count['computing'] - count['shard']} lost); longest wait for nobody "
         f"{max(waits, default=0.0):.1f} s (lease {lease:.1f} s); "
         f"{len(ended.leftovers)} temporary files left before gc"
     )

@@ -107,14 +107,32 @@ def test_a_process_that_lost_two_shards_is_found(place):
     assert line == "process 1 (killed) computed 2 shards and wrote 0"
 
 
+def polls(pid, begun, n):
+    return [wait(pid, begun + i / 4, begun + 0.2 + i / 4) for i in range(n)]
+
+
 def test_a_wait_beyond_the_lease_is_found(place):
-    polls = [wait(1, 10 + i / 4, 10.2 + i / 4) for i in range(40)]
-    happened(place, *polls)
-    assert told(place, Killed(2, 17.0, "computing")) == []
+    happened(place, *polls(1, 10.0, 16))
+    assert told(place) == []
+    happened(place, *polls(1, 10.0, 40))
+    (line,) = told(place)
+    assert line == "waited 9.9 s for nobody; leases last 3.0 s"
+    # A kill begins it anew: it may leave another lease.
+    assert told(place, Killed(2, 15.0, "computing")) == []
     (line,) = told(place, Killed(2, 11.0, "computing"))
-    assert line == "waited 8.9 s after a kill; leases last 3.0 s"
-    # A second kill may leave a lease of its own.
-    assert told(place, Killed(2, 11.0, "computing"), Killed(3, 16.0, "computing")) == []
+    assert "waited 8.9 s" in line
+
+
+def test_who_waits_for_somebody_at_work_is_not_found_fault_with(place):
+    begun = {**computing(2), "time": 9.0}
+    happened(place, begun, *polls(1, 10.0, 40), shard(2, 0, time=18.0))
+    assert told(place) == []
+    happened(place, begun, *polls(1, 10.0, 40))
+    (line,) = told(place, Killed(2, 12.0, "computing"))
+    assert "waited 7.9 s" in line
+    # Others' work counts, one's own between two looks does not.
+    happened(place, {**computing(1), "time": 9.0}, *polls(1, 10.0, 40), shard(1, 0, time=18.0))
+    assert len(told(place)) == 1
 
 
 def test_an_unfinished_entry_is_found(place):
