@@ -19,6 +19,7 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
@@ -28,6 +29,7 @@ from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.launching.asked import named
 from olmo_stages.launching.ending import DONE
 from olmo_stages.launching.explanation import KNOWN, explain
+from olmo_stages.launching.job import Attempt
 from olmo_stages.launching.screen import say
 from olmo_stages.launching.slurm.options import PREFIX
 from olmo_stages.statuses import Status, read_statuses, write_status
@@ -42,7 +44,7 @@ _TOO_OFTEN = (
     "the same command goes on from there"
 )
 _DECIDES = ("model", "data", "analysis", "compute", "size", "reference", "seed")
-_PASSED_ON = re.compile(r"^(OLMO_STAGES|HF|HUGGINGFACE|TRANSFORMERS|WANDB|XDG)_")
+_PASSED_ON = re.compile(r"^((OLMO_STAGES|HF|HUGGINGFACE|TRANSFORMERS|WANDB|XDG)_|OMP_WAIT_POLICY$)")
 _SECRET = re.compile(r"KEY|TOKEN|PASS|SECRET|CREDENTIAL", re.IGNORECASE)
 
 
@@ -182,8 +184,6 @@ def _run(told: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: its configuration is no longer the one that was submitted.
     """
-    from olmo_stages.launch import task
-
     version.setbase("1.3")
     Plugins.instance()
     path = ConfigSearchPathImpl()
@@ -206,7 +206,7 @@ def _run(told: Mapping[str, Any]) -> None:
         config.hydra.job.id = told["job"]
     ended = run_job(
         hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
-        task_function=task,
+        task_function=lambda cfg: Attempt(HydraConfig.get(), sys.argv[0]).run(cfg),
         config=config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",

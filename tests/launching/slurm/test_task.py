@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 
 from olmo_stages import launch
 from olmo_stages.launching.slurm import task
@@ -45,13 +44,26 @@ def ran(monkeypatch):
     """What jobs that are run are given."""
     given = []
 
-    def note(cfg):
-        settings = HydraConfig.get()
+    def note(cfg, settings):
         given.append((cfg, settings, Path.cwd(), list(sys.argv)))
         write_status(Path(settings.sweep.dir), Status(JOB, "ok"))
 
-    monkeypatch.setattr(launch, "task", note)
+    monkeypatch.setattr(task, "Attempt", attempt(note))
     return given
+
+
+def attempt(work):
+    """Runs a job as a test wants it run."""
+
+    class Attempt:
+        def __init__(self, settings, program):
+            assert program == "here/run.py"
+            self.settings = settings
+
+        def run(self, cfg):
+            return work(cfg, self.settings)
+
+    return Attempt
 
 
 def run(told):
@@ -130,21 +142,21 @@ def test_an_older_version_of_what_is_told(told, ran, tmp_path):
 
 
 def test_a_job_that_fails_ends_with_an_exit_code(told, tmp_path, monkeypatch):
-    def fails(cfg):
-        del cfg
+    def fails(cfg, settings):
+        del cfg, settings
         write_status(tmp_path / "there" / "sweeps" / "swept", Status(JOB, "failed", error="why"))
 
-    monkeypatch.setattr(launch, "task", fails)
+    monkeypatch.setattr(task, "Attempt", attempt(fails))
     assert failed(told, tmp_path) == "why"
 
 
 def test_a_job_that_reached_its_time_limit_too_often_says_what_to_do(told, tmp_path, monkeypatch):
-    def ends(cfg):
-        del cfg
+    def ends(cfg, settings):
+        del cfg, settings
         write_status(tmp_path / "there" / "sweeps" / "swept", Status(JOB, "stopped"))
         raise RuntimeError("Job not requeued because: timed-out too many times.")
 
-    monkeypatch.setattr(launch, "task", ends)
+    monkeypatch.setattr(task, "Attempt", attempt(ends))
     error = failed(told, tmp_path)
     assert "hydra.launcher.max_timeouts" in error
     assert "hydra.launcher.time" in error
