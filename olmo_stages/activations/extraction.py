@@ -3,6 +3,7 @@
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from olmo_stages.activations import comparison, prompts, streaming
@@ -13,13 +14,13 @@ from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.reading import Reader
 from olmo_stages.activations.request import (
     Asked,
+    Need,
     Work,
     ask,
     check_capture,
     check_layers,
     describe,
     need,
-    passes,
 )
 from olmo_stages.activations.responding import Responder
 from olmo_stages.activations.responses import Completed, Completion
@@ -327,10 +328,20 @@ class Source:
         expected, self._expected = self._expected, ()
         # Stage by stage, since one model is in memory at a time.
         stages = list(dict.fromkeys(it.stage for it in expected))
-        ordered = sorted(expected, key=lambda it: stages.index(it.stage))
-        needs = [need(self._work(it.stage), it) for it in ordered]
-        made = passes(needs, self._find)
-        finish([self._crew(it.work, captures, it.captured) for it, captures in made])
+        crews: list[Crew] = []
+        coming: list[Need] = []
+
+        def has(identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]) -> bool:
+            if any(it.gives(identity, captures, layers) for it in coming):
+                return True
+            return self._find(identity, captures, layers) is not None
+
+        for it in sorted(expected, key=lambda it: stages.index(it.stage)):
+            needed = need(self._work(it.stage), it)
+            if missing := needed.missing(has):
+                crews.append(self._crew(needed.work, missing, needed.captured))
+                coming.append(replace(needed, captures=missing))
+        finish(crews)
 
     def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
         crew = self._crew(work, captures, layers)

@@ -181,6 +181,16 @@ class Need:
         """
         return tuple(it for it in self.captures if not has(self.work.identity, (it,), self.layers))
 
+    def gives(
+        self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]
+    ) -> bool:
+        """Whether its pass gives what is asked for."""
+        return (
+            identity == self.work.identity
+            and set(captures) <= set(self.captures)
+            and set(layers) <= set(self.captured)
+        )
+
 
 def need(work: Work, wanted: Wanted) -> Need:
     """What is wanted of a stage, checked.

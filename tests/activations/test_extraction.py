@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import gc
 import json
 import shutil
 import subprocess
@@ -8,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import SoftReadWriteLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from olmo_stages.activations import extraction, held_model
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
-from olmo_stages.errors import ConfigError
-from olmo_stages.types import ActivationSource, Stage
+from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.types import ActivationSource, Stage, Wanted
 
 
 def relative(a, b):
@@ -321,3 +324,100 @@ def test_readings_of_truncated_prompts_align(make_source, stage):
     assert tuple(it.token_ids for it in found) == acts.token_ids
     for example, it in zip(source.examples, found, strict=True):
         assert "".join(it.texts).split() == example.text.split()[-5:]
+
+
+# What is expected
+
+
+def entries(store):
+    return sorted(path.parent.name for path in store.root.glob("*/*/*/manifest.json"))
+
+
+@pytest.mark.parametrize("layers", [None, (1, 3)])
+def test_expecting_makes_the_same_entries_as_asking(make_source, stage, store, tmp_path, layers):
+    random = dataclasses.replace(stage, random_init=0)
+    pair = (("resid_post", "last"),)
+    wanted = [
+        Wanted(stage, pair, layers),
+        Wanted(random, pair, layers),
+        Wanted(stage, pair, (-1,)),  # of all layers' pass, where there is one
+        Wanted(stage, (*pair, ("mlp_out", "mean")), layers),
+    ]
+
+    def ask(source):
+        for it in wanted:
+            if len(it.captures) > 1:
+                source.prefetch(it.stage, it.captures, it.layers)
+            for site, position in it.captures:
+                source(it.stage, site=site, position=position, layers=it.layers)
+        return source.forward_passes
+
+    asked = make_source(where=dataclasses.replace(store, root=tmp_path / "asked"))
+    expected = make_source()
+    expected.expect(wanted)
+    assert not store.root.exists()
+    expected(stage, layers=layers)
+    n = entries(store)
+    passes = dict(expected.forward_passes)
+    assert ask(expected) == passes == ask(asked)
+    assert entries(store) == n == entries(asked._store)
+
+
+def test_what_is_expected_and_wrong_is_told_at_the_first_request(make_source, stage):
+    source = make_source()
+    source.expect([Wanted(stage, (("resid_post", "last"),), (99,))])
+    with pytest.raises(ConfigError, match=r"-1 \(embeddings\) to 7"):
+        source(stage)
+
+
+# How long entries are held
+
+
+def is_free(store, name):
+    (folder,) = {it.parent for it in store.root.glob("*/*/*/manifest.json") if name in str(it)}
+    with store.user(folder).claim() as held:
+        return held
+
+
+def test_what_is_read_or_written_is_held_until_the_end(make_source, stage, store):
+    with make_source() as source:
+        key = source(stage).key
+        assert not is_free(store, key)
+        with make_source() as reader:
+            reader(stage)
+        assert not is_free(store, key)
+    assert is_free(store, key)
+
+
+def test_nothing_stays_held_after_an_error(make_source, stage, store):
+    source = make_source()
+    key = source(stage).key
+    with pytest.raises(ConfigError), source:
+        source(stage, layers=(99,))
+    assert is_free(store, key)
+
+
+def test_a_source_that_nobody_closed_holds_nothing_once_it_is_gone(make_source, stage, store):
+    source = make_source()
+    key = source(stage).key
+    assert not is_free(store, key)
+    del source
+    gc.collect()
+    assert is_free(store, key)
+
+
+def test_a_store_that_can_only_be_read_is_read(make_source, stage, monkeypatch):
+    with make_source() as source:
+        before = source(stage)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(SoftReadWriteLock, "acquire_read", refuse)
+    monkeypatch.setattr(SoftReadWriteLock, "acquire_write", refuse)
+    with make_source() as source:
+        assert np.array_equal(source(stage).values, before.values)
+        # The control: what is not there cannot be computed.
+        with pytest.raises(StoreError, match="Read-only file system"):
+            source(stage, site="mlp_out")
+        assert sum(source.forward_passes.values()) == 0
