@@ -15,11 +15,15 @@ from olmo_stages.experiment import Experiment
 WRITING_BYTES = {"cuda": 2e12, "cpu": 2e10}
 """Bytes of weights a second that writing a response reads, all of them once for each token."""
 
-ASSUMPTIONS = (
-    f"forward pass: {plan.TIME}",
+OF_RESPONSES = (
     "responses: as long as data.generation.max_new_tokens allows, and all of them can be read; a "
     f"batch reads the weights once a token, at {WRITING_BYTES['cuda'] / 1e12:.0f} TB/s on a GPU, "
-    f"{WRITING_BYTES['cpu'] / 1e9:.0f} GB/s on a CPU",
+    f"{WRITING_BYTES['cpu'] / 1e9:.0f} GB/s on a CPU"
+)
+"""What the time of responses stands on."""
+ASSUMPTIONS = (
+    f"forward pass: {plan.TIME}",
+    OF_RESPONSES,
     "analysis: as long as the quickest finished job of the same analysis, options, data and size "
     "in OUTPUTS took; not counted where there is none",
     "a GPU counts for as long as its job runs, the analysis included; not counted are downloads, "

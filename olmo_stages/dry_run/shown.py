@@ -51,7 +51,7 @@ def show(
         *_estimated(found),
     ):
         put_text(console, line)
-    for line in hours.ASSUMPTIONS:
+    for line in _assumptions(found):
         put_line(console, f"  {line}", style="dim")
     for it in submissions if scripts else ():
         console.print()
@@ -246,6 +246,14 @@ def _estimated(found: Rehearsal) -> list[str]:
                 f"of {_hours(limit / 60)} h: it would go on in a new one"
             )
     return lines
+
+
+def _assumptions(found: Rehearsal) -> list[str]:
+    """What the estimates stand on, where there are any."""
+    if not any(row.runs for row in found.rows):
+        return []
+    writes = any(it.kind == "responses" for it in found.steps)
+    return [it for it in hours.ASSUMPTIONS if writes or it != hours.OF_RESPONSES]
 
 
 def _on(row: Row) -> str:
