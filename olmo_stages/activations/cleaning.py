@@ -152,7 +152,8 @@ def _chosen(
         unfinished = row.state not in {COMPLETE, DAMAGED}
         why = IN_USE if row.folder in busy else ""
         # Of weights nothing that was begun is used again.
-        if unfinished and not (old or large or age_s >= ABANDONED_S or is_weights(row)):
+        is_resumable = unfinished and row.n_bytes > 0 and not is_weights(row)
+        if is_resumable and not (old or large or age_s >= ABANDONED_S):
             why = IN_USE if row.state == LOCKED else RESUMABLE
         wanted = old or large or damaged or unfinished
         if why or not wanted:

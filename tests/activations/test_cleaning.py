@@ -159,6 +159,11 @@ def test_what_a_stopped_job_may_go_on_with_stays_for_a_week(store):
     assert names(gc(store, Limits(older_than_s=0.0)).removed) == ["begun"]
 
 
+def test_what_was_hardly_begun_goes_at_once(store):
+    (store.root / "pa" / "pass" / "empty").mkdir(parents=True)
+    assert names(gc(store).removed) == ["empty"]
+
+
 def test_a_damaged_entry_goes_on_request_only(store):
     shard = next(add(store, "bad").glob("part-*"))
     shard.write_bytes(b"y")
