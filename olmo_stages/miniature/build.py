@@ -8,13 +8,15 @@ line to its standard output: `{"stage": ..., "state": ..., "step": n, "what": ..
 import json
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from olmo_stages.errors import StoreError
 from olmo_stages.leases import HEARTBEAT_S
 from olmo_stages.miniature.recipe import DPO, PARENTS, SFT, Recipe, chats, family
 from olmo_stages.once import make_once
+from olmo_stages.stopping import listening
 
 Notify = Callable[[str, int, str], None]
 """Called with a state, the number of steps that are done, and what there is to tell."""
@@ -109,22 +111,26 @@ def main() -> None:
     torch.set_num_threads(1)  # two spinning threads on a busy machine are up to 30 times slower
     logging.disable_progress_bar()
     job = json.loads(sys.argv[1])
-    recipe = Recipe.from_json(job["recipe"])
-    for line in sys.stdin:
-        stage = line.strip()
+    with listening():
+        for line in sys.stdin:
+            _build(line.strip(), job)
 
-        def notify(state: str, step: int, what: str, stage: str = stage) -> None:
-            event = {"stage": stage, "state": state, "step": step, "what": what}
-            sys.stdout.write(json.dumps(event) + "\n")
-            sys.stdout.flush()
 
-        home, heartbeat_s = Path(job["home"]), job["heartbeat_s"]
-        try:
-            publish(stage, recipe, job["seed"], home, notify, heartbeat_s)
-        except StoreError as error:
-            notify("failed", 0, str(error))
-        else:
-            notify("done", 0, "")
+def _build(stage: str, job: Mapping[str, Any]) -> None:
+    """Build a stage and report how it goes."""
+
+    def notify(state: str, step: int, what: str) -> None:
+        event = {"stage": stage, "state": state, "step": step, "what": what}
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+    recipe, home = Recipe.from_json(job["recipe"]), Path(job["home"])
+    try:
+        publish(stage, recipe, job["seed"], home, notify, job["heartbeat_s"])
+    except StoreError as error:
+        notify("failed", 0, str(error))
+    else:
+        notify("done", 0, "")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ RECIPE = Recipe()
 """The recipe of the family that users see."""
 
 MAX_WORKERS = 2
+_UNWINDING_S = 5.0
 
 
 def revisions(stage: str, *, recipe: Recipe = RECIPE) -> tuple[str, ...]:
@@ -207,8 +208,12 @@ class _Worker:
         )
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()  # so that it gives its lease back
+        try:
+            self.process.wait(timeout=_UNWINDING_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.reader.join()
         self.log.close()
         for stream in (self.process.stdin, self.process.stdout):

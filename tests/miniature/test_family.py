@@ -251,6 +251,22 @@ def test_a_killed_build_blocks_the_next_no_longer_than_its_lease(tiny_recipe, tm
     assert [it.name for it in home.iterdir()] == ["base"]
 
 
+def test_a_build_that_is_told_to_stop_gives_its_lease_back(tiny_recipe, tmp_path):
+    slow = replace(tiny_recipe, base=(replace(tiny_recipe.base[0], steps=100_000),))
+    worker = start_worker(tmp_path, slow)
+    worker.stdin.write("base\n")
+    worker.stdin.flush()
+    worker.stdout.readline()
+    held = [it.name for it in tmp_path.iterdir()]
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate()
+    assert worker.returncode == 143
+    assert [it for it in held if it.endswith(".owner")]
+    left = [it.name for it in tmp_path.rglob("*") if it.suffix == ".owner" or "base-" in it.name]
+    assert left == []
+    assert not list(tmp_path.glob("*.rw/holders/*"))
+
+
 def test_processes_build_a_stage_once_and_the_others_wait_for_it(tiny_recipe, tmp_path):
     home = tmp_path / tiny_recipe.digest(0)
     home.mkdir()
