@@ -79,7 +79,8 @@ def _rehearse(config: Any, *, multirun: bool) -> int:  # noqa: ANN401  (DictConf
     launcher = _launcher(config, multirun=multirun)
     with looking(), searching(config_roots(config.hydra)):
         in_slurm = _in_slurm(sweep) if launcher.options else {}
-        before = {it.job: _before(it, in_slurm) for it in read_statuses(sweep)}
+        before = {it.job: _before(it) for it in read_statuses(sweep)}
+        before |= {job: f"in Slurm: {slurm}" for job, slurm in in_slurm.items()}
         found = rehearse(_jobs(config, before, multirun=multirun), launcher.place)
     shape = _SHAPES[asked]
     submissions = _submissions(found, launcher, sweep, in_slurm, scripts=shape != "table")
@@ -151,15 +152,17 @@ def _place(resources: Resources) -> Place:
 
 def _in_slurm(sweep: Path) -> dict[str, str]:
     """By job its id, of those that Slurm has from earlier launches."""
-    ids = {job: slurm for it in submitted.read(sweep).all for job, slurm in it.ids.items()}
-    there = cluster.entries(ids.values()) or {}
-    return {job: slurm for job, slurm in ids.items() if slurm in there}
+    last = {job: (it, slurm) for it in submitted.read(sweep).all for job, slurm in it.ids.items()}
+    there = cluster.entries(slurm for _, slurm in last.values()) or {}
+    return {
+        job: slurm
+        for job, (it, slurm) in last.items()
+        if slurm in there and there[slurm].name == it.name
+    }
 
 
-def _before(status: Status, in_slurm: dict[str, str]) -> str:
+def _before(status: Status) -> str:
     """How an earlier launch left a job, where it is not done."""
-    if status.job in in_slurm:
-        return f"in Slurm: {in_slurm[status.job]}"
     if status.state in {"queued", "running"}:
         return f"{status.state} {status.slurm}".strip()
     return _BEFORE.get(status.state, "")

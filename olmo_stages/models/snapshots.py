@@ -38,6 +38,9 @@ def small_files(stage: Stage) -> tuple[Path, str | None]:
         StoreError: the hub's cache is full or cannot be written.
     """
     path = _snapshot(stage, hub.pin(stage) or stage.revision, _SMALL_FILES)
+    is_whole = (path / "config.json").is_file() and digests.tokenizer_files(path)
+    if not is_whole and not adapter_files.holds_adapter(path):  # a cache may hold a part of them
+        make(f"small files of {stage.source} at revision {stage.revision}")
     return path, path.name if hub.is_commit(path.name) else None
 
 

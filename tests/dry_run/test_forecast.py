@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from olmo_stages.dry_run.forecast import Forecast
 from olmo_stages.errors import ConfigError
 from olmo_stages.models import loading
 from olmo_stages.stages import lookup
+from olmo_stages.types import Stage
 from tests.dry_run.conftest import Asking, Silent, Texts
 
 BOTH = ("stage", "reference")
@@ -153,6 +155,48 @@ def test_layers_of_a_model_that_is_not_here_are_a_part_of_all(tiny):
     assert len(forecast.steps) == 1
     with pytest.raises(ConfigError, match=r"layers \[8\] of base"):
         forecast.add(tiny("base", Asking(layers=((8,),))))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, stages, job):
+    """A job on a repository, and what puts some of its files into the hub's cache."""
+    from huggingface_hub import constants
+
+    commit, root = "0" * 40, tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # so that asking it would be noticed
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(root))
+
+    def put(*names):
+        folder = root / "models--me--mine"
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs/main").write_text(commit)
+        (folder / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            content = (Path(stages["first"].source) / name).read_bytes()
+            (folder / "snapshots" / commit / name).write_bytes(content)
+
+    return job(Stage("mine", "custom", "me/mine")), put
+
+
+def test_a_repository_that_is_not_here_is_not_downloaded(hub, tmp_path):
+    job, put = hub
+    forecast = Forecast()
+    assert forecast.add(job).state == "missing"
+    assert [it.is_here for it in forecast.steps] == [False]
+    put("config.json")  # a part of what is needed to know what it is
+    Forecast().add(job)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_config_and_tokenizer_are_enough_to_know_a_repository(hub, monkeypatch):
+    job, put = hub
+    put("config.json", "tokenizer.json", "tokenizer_config.json")
+    forecast = Forecast()
+    forecast.add(job)
+    assert [it.is_here for it in forecast.steps] == [True]
+    monkeypatch.setattr("socket.socket.connect", None)
+    assert job.finished() is False
 
 
 def test_weights_that_are_not_here_make_results_unknown(job, stages, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from olmo_stages import launch
 from olmo_stages.launching import local
+from olmo_stages.launching.slurm import submitted
 from olmo_stages.stages import conf_folder
 from olmo_stages.statuses import Status, write_status
 
@@ -168,3 +169,19 @@ def test_scripts_are_printed_on_request(run):
     script = run(*words, "dry_run=script")[1]
     assert "#SBATCH --array=0-1" in script
     assert "#SBATCH" not in run(*words, "dry_run=true")[1]
+
+
+def test_what_is_in_the_queue_is_not_submitted_again(run, home, monkeypatch):
+    words = ("-m", "model=think_sft,think_dpo", "analysis=cosine", "sweep=mine", SLURM)
+    _, found = as_json(run, *words)
+    jobs = [it["job"] for it in found["jobs"]]
+    sweep = home / "outputs/sweeps/mine"
+    submitted.note(sweep, submitted.new(jobs, {}, "time=1h", "mine"), "12")
+    squeue = home / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho '12_1|PENDING||mine|Priority'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    _, found = as_json(run, *words)
+    assert [it["before"] for it in found["jobs"]] == ["", "in Slurm: 12_1"]
+    assert [it["jobs"] for it in found["submitted"]] == [jobs[:1]]
