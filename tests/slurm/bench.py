@@ -49,12 +49,15 @@ class Bench:
 
     def launch(self, *arguments: str) -> "Launch":
         """Start `python run.py -m hydra/launcher=slurm ...` and do not wait for it."""
-        fixed = ["-m", "--config-dir", str(OWN / "conf"), "hydra/launcher=slurm"]
+        return self.run("hydra/launcher=slurm", "hydra.launcher.poll_s=1", *arguments)
+
+    def run(self, *arguments: str) -> "Launch":
+        """Start `python run.py -m ...` and do not wait for it."""
         quick = ["analysis=observed", "data=manners", "tracking=none", "report=false", "sweep=here"]
         given = {it.partition("=")[0] for it in arguments}
         quick = [it for it in quick if it.partition("=")[0] not in given]
-        run_py = str(REPOSITORY / "run.py")
-        return self.start([sys.executable, run_py, *fixed, *quick, *arguments])
+        words = ["-m", "--config-dir", str(OWN / "conf"), *quick, *arguments]
+        return self.start([sys.executable, str(REPOSITORY / "run.py"), *words])
 
     def start(self, command: list[str] | str) -> "Launch":
         """Start a command, or a line for the shell, here."""

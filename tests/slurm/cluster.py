@@ -123,16 +123,18 @@ class Cluster:
 
     def cut_off(self, node: str) -> None:
         """Do to a node what a power cut does: nothing of it runs any more, and Slurm notices."""
-        gone = set()
+        daemons, tasks = set(), set()
         for folder, words in _processes(f"SLURM_CONF={self.root}/slurm.conf"):
             with contextlib.suppress(OSError):
                 command = (folder / "cmdline").read_bytes().split(b"\0")
                 if command[:4] == [b"slurmd", b"-D", b"-N", node.encode()]:
-                    gone.add(int(folder.name))
-                elif f"SLURMD_NODENAME={node}" in words:  # and what looks after it
+                    daemons.add(int(folder.name))
+                elif f"SLURMD_NODENAME={node}" in words:
+                    tasks.add(int(folder.name))
                     status = (folder / "status").read_text()
-                    gone |= {int(folder.name), int(status.partition("PPid:")[2].split()[0])}
-        for pid in gone - {1, os.getpid()}:
+                    daemons.add(int(status.partition("PPid:")[2].split()[0]))
+        # First those that could still tell how the others ended.
+        for pid in [*(daemons - tasks - {1, os.getpid()}), *tasks]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=cut off")

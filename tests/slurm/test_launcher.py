@@ -26,6 +26,14 @@ def test_jobs_outlive_their_launcher_and_the_same_command_comes_back_to_them(ben
     assert bench.results() == ["think_dpo", "think_sft"]
 
 
+def test_a_dry_run_submits_nothing(bench):
+    launch = bench.launch("model=think_sft,think_dpo", "dry_run=true").ended()
+    assert launch.code == 0, bench.told()
+    assert "think_dpo" in launch.out
+    assert bench.submitted() == set()
+    assert not (bench.folder / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("wish", "words"),
     [

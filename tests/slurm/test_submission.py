@@ -17,8 +17,15 @@ def bench(benches):
 
 
 @pytest.fixture(scope="module")
-def swept(bench):
+def alone(benches):
+    """One of its jobs without Slurm."""
+    return benches("alone").run("hydra/launcher=basic", "model=think_dpo", *COSINE)
+
+
+@pytest.fixture(scope="module")
+def swept(bench, alone):
     """A sweep of three jobs, two at a time."""
+    del alone  # begins at the same time
     launch = bench.launch(
         f"model={','.join(STAGES)}", *COSINE, "hydra.launcher.array_parallelism=2", "report=true"
     )
@@ -49,15 +56,13 @@ def test_no_more_run_at_a_time_than_asked_for(bench, swept):
     assert third["Start"] >= min(first["End"], second["End"])
 
 
-def test_the_numbers_are_those_of_a_run_without_slurm(bench, swept, benches):
+def test_the_numbers_are_those_of_a_run_without_slurm(bench, swept, alone):
     assert swept.code == 0
-    here = benches("here")
-    launch = here.launch("hydra/launcher=basic", "model=think_dpo", *COSINE).ended()
-    assert launch.code == 0, here.told()
-    (alone,) = here.result_folders()
-    (there,) = [it for it in bench.result_folders() if it.parent.name == alone.parent.name]
-    assert there.name == alone.name
-    assert read(there).digest == read(alone).digest
+    assert alone.ended().code == 0, alone.bench.told()
+    (here,) = alone.bench.result_folders()
+    (there,) = [it for it in bench.result_folders() if it.parent.name == here.parent.name]
+    assert there.name == here.name
+    assert read(there).digest == read(here).digest
 
 
 def test_the_same_sweep_in_another_order_submits_nothing(bench, swept):
