@@ -12,7 +12,8 @@ from omegaconf import open_dict
 from olmo_stages.launching import local
 from olmo_stages.launching.asked import named
 from olmo_stages.launching.child import Told
-from olmo_stages.launching.local import LocalJob, Way
+from olmo_stages.launching.fleet import LocalJob
+from olmo_stages.launching.local import Way
 from olmo_stages.launching.screen import say
 
 

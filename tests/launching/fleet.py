@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from olmo_stages.launching import current, local
+from olmo_stages.launching import current, fleet, local
 from olmo_stages.launching.child import STOPPED
 from olmo_stages.launching.ending import leave_word
 from olmo_stages.statuses import Status, write_status
@@ -132,10 +132,10 @@ def work(name):
 
 
 def main():
-    local._ALL = local._COMPUTING = ()
-    local._PARTING_S = 0.5
+    local.ALL = fleet.COMPUTING = ()
+    fleet._PARTING_S = 0.5
     way = local.Way(int(sys.argv[2]))
-    jobs = [local.LocalJob(it, [], lambda it=it: work(it)) for it in sys.argv[3:]]
+    jobs = [fleet.LocalJob(it, [], lambda it=it: work(it)) for it in sys.argv[3:]]
     try:
         local.run(jobs, SWEEP, way)
     finally:
