@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from olmo_stages.data.readers import read_file, read_hub
-from olmo_stages.errors import DataError
+from olmo_stages.errors import DataError, NotHere
+from olmo_stages.looking import looking
 
 ROWS = [{"text": "It rains.", "label": 1}, {"text": "Pigs fly.", "label": 0}]
 
@@ -254,3 +255,28 @@ def test_nothing_heavy_is_imported_with_the_data_room():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+@pytest.fixture
+def hub_cache(monkeypatch, tmp_path):
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def test_who_only_looks_reads_a_folder_and_leaves_nothing(tmp_path, hub_cache):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text("text,label\na b,1\nc d,0\n")
+    with looking():
+        rows = read_hub(str(tmp_path / "set")).rows
+    assert [it.values["text"] for it in rows] == ["a b", "c d"]
+    assert list(hub_cache.iterdir()) == []
+
+
+def test_who_only_looks_asks_the_hub_for_nothing(hub_cache):
+    with looking(), pytest.raises(NotHere, match="data set me/mine of the hub"):
+        read_hub("me/mine")
+    assert list(hub_cache.iterdir()) == []
