@@ -30,6 +30,7 @@ from olmo_stages.tracking.filling import Copy, fill
 from olmo_stages.tracking.notes import read_note, sync_line
 from olmo_stages.tracking.reachability import answers, has_key, question_address
 from olmo_stages.tracking.run_layout import group_name, run_name, run_tags
+from olmo_stages.tracking.wholeness import becomes_whole
 from olmo_stages.types import Result, check_choice
 
 Mode = Literal["auto", "online", "offline"]
@@ -201,7 +202,12 @@ class Wandb:
             except _StartError as error:
                 warn_once(f"W&B: {error}; recording offline")
         sent = self._fill_and_end(self._start(start, "offline"), copy)
-        _drop_superseded(Path(sent["place"]), copy.job.run_id)
+        place = Path(sent["place"])
+        if sent["whole"] and not becomes_whole(place):
+            sent["whole"] = False
+            _logger.warning("W&B: the copy is not whole (%s is cut short: a full disk?)", place)
+        if sent["whole"]:
+            _drop_superseded(place, copy.job.run_id)
         return sent
 
     def _choose_mode(self) -> Literal["online", "offline", "disabled"]:
