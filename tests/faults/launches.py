@@ -31,12 +31,10 @@ MANY = {
 """Four launches, two of them sweeps, over the same stages, read at two positions: what one of them
 computes another one reads."""
 
-_TWO = ("-m", "model=think_sft,think_dpo", "hydra.launcher.n_jobs=2")
-FEW = {
-    "cosine": (*_TWO, *_COSINE),
-    "projection": (*_TWO, *_PROJECTION, "analysis.position=last"),
-}
-"""Four jobs at a time in two launches, which take less time to start."""
+_BOTH = ("analysis=cosine,projection", "analysis.position=last", "analysis.n_permutations=100")
+_BOTH += ("analysis.n_resamples=100", "hydra.launcher.n_jobs=4")
+FEW = {"both": ("-m", "model=think_sft,think_dpo", *_BOTH)}
+"""Four jobs at a time of one launch, which imports once."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Round:
         self._outside: list[Killed] = []
         self._orders: dict[Path, float] = {}
         self._n_orders = 0
+        self._deck: list[str] = []
         self._next = 0.0
 
     def run(self) -> Ended:
@@ -126,7 +127,10 @@ class Round:
         if n_killed + len(self._orders) >= self._n_kills:
             return
         self._next = time.time() + self._random.expovariate(2.0)
-        chosen = self._random.choice([*AIMED, ANYWHERE, ANYWHERE, PARENT, PARENT])
+        if not self._deck:  # every point comes up as often as any other
+            self._deck = [*AIMED, ANYWHERE, ANYWHERE, PARENT, PARENT]
+            self._random.shuffle(self._deck)
+        chosen = self._deck.pop()
         if chosen in {ANYWHERE, PARENT}:
             self._kill_somebody(chosen)
             return
@@ -348,7 +352,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--slow", type=float, default=0.1, help="seconds added to each shard")
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds of a round")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a round")
     parser.add_argument("--family", type=Path, help="cache with a trained miniature family")
     parser.add_argument("--keep", type=Path, help="folder to leave everything in")
     given = parser.parse_args()

@@ -14,7 +14,7 @@ from tests.faults.many import figures, leftovers, rounds
 @pytest.mark.parametrize(("kills", "jobs"), [(6, FEW), (50, MANY)], ids=["few", "many"])
 def test_killed_jobs_leave_what_undisturbed_ones_leave(tmp_path, kills, jobs):
     place = Place(tmp_path, untrained(tmp_path / "family"), heartbeat_s=2.0, jobs=jobs)
-    ended = rounds(place, kills, seed=7, limit_s=60.0 + 30.0 * kills)
+    ended = rounds(place, kills, seed=7, limit_s=600.0 + 60.0 * kills)
     assert sum(len(it.killed) for it in ended) >= kills
     for one in ended:
         assert one.found == [], figures(one)
