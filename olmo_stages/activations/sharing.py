@@ -55,6 +55,7 @@ class Crew:
         self._own: set[str] = set()
         self._bad: set[str] = set()
         self._changed = time.monotonic()
+        self._company: float | None = None
         self._unable: ModelError | None = None
 
     def work(self, bar: Bar, *, join: bool) -> bool:
@@ -103,6 +104,8 @@ class Crew:
         self._fitting = dict(self._look())
         if self._fitting != before:
             self._changed = time.monotonic()
+            if not set(self._fitting.values()) <= {*before.values(), *self._own}:
+                self._company = self._changed
         return [part for part in range(len(self._task.parts)) if part not in self._fitting]
 
     def owners(self) -> list[Owner | None]:
@@ -154,11 +157,13 @@ class Crew:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(disk_trouble(self.folder, error, CACHE)) from error
-        with ExitStack() as held:
-            mine, others = self._claim(missing, held, join=join)
-            if self._unable is not None and not others:
+        if self._unable is not None:
+            if self._is_alone(missing):
                 raise self._unable
-            if not mine or self._unable is not None:
+            return False
+        with ExitStack() as held:
+            mine = self._claim(missing, held, join=join)
+            if not mine:
                 return False
             self._revalidate()
             left = set(self.missing())
@@ -170,21 +175,30 @@ class Crew:
         say(f"{self._unable}; leaving {self._task.label} to who is at work on it")
         return found
 
-    def _claim(
-        self, missing: Sequence[int], held: ExitStack, *, join: bool
-    ) -> tuple[list[int], bool]:
-        """Lease as many shards as are computed in one go; these, and whether others have some."""
+    def _claim(self, missing: Sequence[int], held: ExitStack, *, join: bool) -> list[int]:
+        """Lease as many shards as are computed in one go."""
         mine: list[int] = []
-        others = False
-        enough = self._task.at_once if self._unable is None else len(missing)
         for part in missing:
             if held.enter_context(self._lease_of(part).claim()):
                 mine.append(part)
             else:
-                others = True
-            if len(mine) == enough or (others and not mine and not join):
+                self._company = time.monotonic()
+                if not mine and not join:
+                    break
+            if len(mine) == self._task.at_once:
                 break
-        return mine, others
+        return mine
+
+    def _is_alone(self, missing: Sequence[int]) -> bool:
+        """Whether nobody else has been at work for as long as a lease lasts."""
+        for part in missing:
+            with self._lease_of(part).claim() as free:
+                if not free:
+                    self._company = time.monotonic()
+                    return False
+        # Between two shards a process holds no lease.
+        since = None if self._company is None else time.monotonic() - self._company
+        return since is None or since > self._lease(PUBLISH).silence_s
 
     def _is_able(self) -> bool:
         """Whether the model can be loaded; not so where another process took the GPU's memory."""

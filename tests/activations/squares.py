@@ -77,8 +77,8 @@ def noted(log, what, entry="squares"):
     return [(part, pid) for _, part, pid in sorted(rows)]
 
 
-def store_at(root, **options):
-    return Store(root / "store", heartbeat_s=HEARTBEAT_S, **options)
+def store_at(root, heartbeat_s=HEARTBEAT_S, **options):
+    return Store(root / "store", heartbeat_s=heartbeat_s, **options)
 
 
 def crew_of(root, name="squares", n_parts=4, seconds=0.0, kind=Squares, **options):

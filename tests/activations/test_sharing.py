@@ -322,19 +322,27 @@ class Unable(Squares):
 
 
 def test_who_cannot_load_the_model_leaves_it_to_those_at_work(tmp_path, capsys):
+    slow = {"heartbeat_s": 2.0}  # who takes over may be slow to do so
     with held_elsewhere(tmp_path, 0):
-        thread = threading.Thread(target=run, args=[crew_of(tmp_path, kind=Unable)])
+        thread = threading.Thread(target=run, args=[crew_of(tmp_path, kind=Unable, **slow)])
         thread.start()
-        time.sleep(4 * HEARTBEAT_S)
+        wait_for(lambda: "no memory; leaving squares" in capsys.readouterr().err)
+        time.sleep(1.0)
         assert thread.is_alive()
         assert not noted(log_of(tmp_path), "begun")
-        able = threading.Thread(target=run, args=[crew_of(tmp_path)])
-        able.start()
-        wait_for(lambda: len(noted(log_of(tmp_path), "computed")) == 3)
-    able.join()
+    run(crew_of(tmp_path))
     thread.join()
-    assert "no memory; leaving squares to who is at work on it" in capsys.readouterr().err
     check_whole(tmp_path, 4)
+
+
+def test_who_cannot_load_the_model_does_not_wait_for_the_dead(tmp_path):
+    entry = run(crew_of(tmp_path))
+    (entry.folder / "manifest.json").unlink()
+    (entry.folder / entry.file_names[0]).unlink()
+    start = time.monotonic()
+    with pytest.raises(ModelError, match="no memory"):
+        run(crew_of(tmp_path, kind=Unable))
+    assert LEASE_S < time.monotonic() - start < 20 * LEASE_S
 
 
 def test_who_cannot_load_the_model_and_is_alone_says_so_at_once(tmp_path, capsys):
