@@ -12,10 +12,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from olmo_stages.launching.devices import limit_threads
 from olmo_stages.launching.explanation import KNOWN, explain
+from olmo_stages.launching.output import Tolerant
 from olmo_stages.launching.screen import say
 from olmo_stages.provenance import now
 from olmo_stages.stopping import Stopped
@@ -116,7 +117,7 @@ def _redirect(log: Path | None) -> None:
     os.close(file)
     sys.stdout, sys.stderr = (
         io.TextIOWrapper(
-            io.BufferedWriter(_Log(it, "w", closefd=False)),
+            io.BufferedWriter(Tolerant(it, "w", closefd=False)),
             encoding="utf-8",
             errors="backslashreplace",
             line_buffering=True,
@@ -124,15 +125,6 @@ def _redirect(log: Path | None) -> None:
         for it in (1, 2)
     )
     print(f"--- {now().isoformat(timespec='seconds')}, process {os.getpid()}")  # noqa: T201
-
-
-class _Log(io.FileIO):
-    """A stream that a full disk does not make an error of its job."""
-
-    def write(self, data: Any) -> int:  # noqa: ANN401  (any buffer)
-        with contextlib.suppress(OSError):
-            return super().write(data)
-        return len(data)
 
 
 def _told(work: Callable[[], Told]) -> Told:
