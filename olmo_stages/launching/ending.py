@@ -7,7 +7,7 @@ from pathlib import Path
 from olmo_stages.errors import OlmoStagesError
 from olmo_stages.launching.current import Launch
 from olmo_stages.launching.explanation import one_line
-from olmo_stages.launching.screen import say, to_a_reader
+from olmo_stages.launching.screen import say
 from olmo_stages.statuses import Status, read_statuses, write_status
 
 DONE = frozenset({"ok", "cached"})
@@ -52,14 +52,11 @@ def finish(launch: Launch, *, together: bool) -> bool:
     from olmo_stages.report.across import assemble
     from olmo_stages.report.show import show_across, show_sweep
 
-    with to_a_reader():
-        show_sweep(statuses, launch.sweep)
+    show_sweep(statuses, launch.sweep)
     own = [it for it in statuses if not launch.jobs or it.job in launch.jobs]
     if together:
         try:
-            assembled = assemble(launch.sweep, statuses)
-            with to_a_reader():
-                show_across(assembled)
+            show_across(assemble(launch.sweep, statuses))
         except OlmoStagesError as error:
             say(f"not assembled: {error}")
         if launch.report and any(status.state in DONE for status in statuses):
@@ -84,8 +81,7 @@ def _report(sweep: Path) -> None:
 
     again = f"olmo-stages report {shlex.quote(str(sweep))}"
     try:
-        with to_a_reader():
-            deliver_sweep(sweep)
+        deliver_sweep(sweep)
     except KeyboardInterrupt:
         say(f"no report: interrupted; {again} makes it")
     # Jobs may be a week's work and are done; what a report trips over must not look as if not.

@@ -16,7 +16,7 @@ from olmo_stages.launching.asked import config_roots, named
 from olmo_stages.launching.child import STOPPED, Told
 from olmo_stages.launching.ending import leave_word
 from olmo_stages.launching.explanation import KNOWN, explain
-from olmo_stages.launching.screen import keep, labels, say, to_a_reader
+from olmo_stages.launching.screen import keep, labels, say
 from olmo_stages.stages import searching
 from olmo_stages.statuses import Status, write_status
 from olmo_stages.stopping import Stopped, listening
@@ -116,14 +116,9 @@ def perform(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:
         outcome = experiment.run(config)
     from olmo_stages.report.show import show_job
 
-    with to_a_reader():
-        show_job(
-            outcome.job,
-            outcome.result,
-            outcome.folder,
-            cached=outcome.cached,
-            tracked=outcome.tracked,
-        )
+    show_job(
+        outcome.job, outcome.result, outcome.folder, cached=outcome.cached, tracked=outcome.tracked
+    )
     return Status(
         name,
         "cached" if outcome.cached else "ok",

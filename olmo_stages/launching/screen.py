@@ -4,8 +4,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,22 +18,6 @@ _FEW = 3  # numbers of a headline on a line
 def say(text: str) -> None:
     """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201  (no console is set up here)
-
-
-@contextmanager
-def to_a_reader() -> Iterator[None]:
-    """Show something to a reader who may leave meanwhile, as `head` does.
-
-    rich turns the output off then and raises SystemExit, which must not make a failure of a job
-    whose result is on disk.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        return
-    except SystemExit as error:
-        if not isinstance(error.__context__, BrokenPipeError):
-            raise
 
 
 def keep(sweep: Path, job: str, text: str) -> None:

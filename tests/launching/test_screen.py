@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from olmo_stages.launching import screen
-from olmo_stages.launching.screen import Board, keep, labels, to_a_reader
+from olmo_stages.launching.screen import Board, keep, labels
 from olmo_stages.statuses import Status, log_of
 from olmo_stages.types import Measurement
 
@@ -69,21 +69,3 @@ def test_what_was_said_of_a_failed_job_is_kept_beside_that_of_earlier_ones(tmp_p
 def test_a_log_that_cannot_be_written_costs_nothing(tmp_path):
     (tmp_path / "logs").write_text("")
     keep(tmp_path, "a", "first")
-
-
-def of_rich():
-    """What rich raises when nobody reads what it prints."""
-    try:
-        raise BrokenPipeError
-    except BrokenPipeError:
-        raise SystemExit(1)  # noqa: B904
-
-
-def test_a_reader_who_leaves_is_no_failure():
-    with to_a_reader():
-        of_rich()
-
-
-def test_another_end_while_something_is_shown_is_one():
-    with pytest.raises(SystemExit), to_a_reader():
-        sys.exit(1)
