@@ -29,6 +29,7 @@ from olmo_stages.launching.child import Told
 from olmo_stages.launching.ending import DONE, finish
 from olmo_stages.launching.explanation import KNOWN, explain, is_request
 from olmo_stages.launching.job import Attempt
+from olmo_stages.launching.output import tolerate
 from olmo_stages.launching.screen import say
 from olmo_stages.stages import conf_folder
 from olmo_stages.stopping import Stopped
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         Exception: what went wrong, with its traceback, if HYDRA_FULL_ERROR=1 asks for it.
     """  # noqa: DOC501
+    tolerate()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     current.begin(arguments)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
