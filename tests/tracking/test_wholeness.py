@@ -1,7 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from olmo_stages import tracking
 from olmo_stages.records import TRACKING
 from olmo_stages.tracking.wholeness import becomes_whole, is_whole
+from tests.disks import small_disk
 from tests.tracking.test_tracking import finished, record, runs
 
 
@@ -49,13 +48,8 @@ def test_no_run_is_not_whole(tmp_path):
 @pytest.fixture
 def disk(tmp_path):
     """A folder `out` of 60 kB, on which an offline run has no room."""
-    place = tmp_path / "out"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with small_disk(tmp_path / "out", "60k") as place:
+        yield place
 
 
 def test_a_copy_that_does_not_become_whole_is_not_noted_as_recorded(tmp_path, monkeypatch, caplog):
