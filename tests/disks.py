@@ -23,10 +23,10 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
 
 
 @contextmanager
-def read_only_later(place: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+def read_only_later(place: Path, size: str = "2m") -> Iterator[tuple[Path, Callable[[], None]]]:
     """A folder, and what makes it one that can only be read; for root, on a disk of its own."""
     if os.geteuid() == 0:
-        with small_disk(place, "2m"):
+        with small_disk(place, size):
             yield place, lambda: remount(place, "ro")
         return
     place.mkdir(parents=True)

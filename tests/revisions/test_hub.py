@@ -11,6 +11,7 @@ from olmo_stages.models.checkpoints import locate, model_digest
 from olmo_stages.revisions import hub
 from olmo_stages.stages import lookup
 from olmo_stages.types import Stage
+from tests.disks import read_only_later
 
 SOURCE = "allenai/Olmo-3-7B-Think"
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -229,3 +230,32 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_does_not_answer(
         f"cannot write {place}: No space left on device; free some space or choose another folder "
         "with HF_HUB_CACHE=DIR"
     )
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_cache_of_the_hub_that_can_only_be_read_is_read(
+    online, checkpoints, tmp_path, monkeypatch, offline
+):
+    online.files = {FIRST: checkpoints[0]}
+    online.add(SOURCE, main=FIRST)
+    with read_only_later(tmp_path / "disk", "30m") as (disk, make_read_only):
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(disk))
+        before = locate(stage(), tmp_path / "cache")
+        assert disk in before.path.parents
+        make_read_only()
+        monkeypatch.setattr(hub, "_pinned", {})
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        assert locate(stage(), tmp_path / "cache") == before
+
+
+def test_what_a_cache_of_the_hub_does_not_hold_that_can_only_be_read_is_one_line(
+    online, checkpoints, tmp_path, monkeypatch
+):
+    online.files = {FIRST: checkpoints[0]}
+    online.add(SOURCE, main=FIRST)
+    with read_only_later(tmp_path / "disk", "30m") as (disk, make_read_only):
+        make_read_only()
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(disk))
+        with pytest.raises(StoreError, match=r"make it writable or .* HF_HUB_CACHE=DIR") as caught:
+            locate(stage(), tmp_path / "cache")
+    assert "\n" not in str(caught.value)
