@@ -7,6 +7,7 @@ from olmo_stages.activations.request import Work
 from olmo_stages.errors import ConfigError
 from olmo_stages.looking import make
 from olmo_stages.models.compute import Compute
+from olmo_stages.progress import say
 
 
 class HeldModel:
@@ -77,10 +78,3 @@ class HeldModel:
 
         label = work.stage.label
         return TokenBudget(self._compute.token_budget, lambda line: say(f"{label}: {line}"))
-
-
-def say(text: str) -> None:
-    """Tell the user something while they wait."""
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

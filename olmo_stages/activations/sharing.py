@@ -18,13 +18,13 @@ from pathlib import Path
 
 from olmo_stages.activations.bar import Bar
 from olmo_stages.activations.entry import Entry, read_entry
-from olmo_stages.activations.held_model import say
 from olmo_stages.activations.store import Store, leases_of
 from olmo_stages.activations.task import Task
 from olmo_stages.atomic import CACHE, disk_trouble
 from olmo_stages.errors import ModelError, StoreError
 from olmo_stages.leases import Lease, Owner
 from olmo_stages.looking import make
+from olmo_stages.progress import say
 from olmo_stages.stopping import unit
 
 PUBLISH = "publish"

@@ -5,12 +5,12 @@ from typing import Any
 
 from olmo_stages.activations.entry import Writer
 from olmo_stages.activations.extracting import Extraction, Found
-from olmo_stages.activations.held_model import HeldModel, say
+from olmo_stages.activations.held_model import HeldModel
 from olmo_stages.activations.request import Work
 from olmo_stages.activations.store import Store
 from olmo_stages.atomic import CACHE, scratch
 from olmo_stages.models.compute import Compute
-from olmo_stages.progress import progress
+from olmo_stages.progress import progress, say
 from olmo_stages.types import Stage
 
 MOST_SHARDS = 256
