@@ -8,7 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from olmo_stages import launch
+from olmo_stages import cli, launch
+from olmo_stages.activations import cleaning, files
+from olmo_stages.activations.entry import FORMAT_VERSION, publish
+from olmo_stages.activations.store import default_store
 from olmo_stages.cli import app, main
 from olmo_stages.report import show
 from olmo_stages.statuses import Status, write_status
@@ -41,10 +44,67 @@ def test_run_composes_a_job(monkeypatch):
     assert "name: think_sft" in done.output
 
 
-def test_a_negative_size_limit_is_refused(tmp_path):
-    arguments = ["store", "gc", "--cache", str(tmp_path), "--max-size"]
-    assert CliRunner().invoke(app, [*arguments, "-1"]).exit_code == 2
-    assert CliRunner().invoke(app, [*arguments, "1"]).exit_code == 0
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30d", 30 * 86400),
+        ("12h", 43200),
+        ("90 min", 5400),
+        ("2W", 1209600),
+        ("1", 86400),
+        ("0", 0),
+    ],
+)
+def test_ages(text, seconds):
+    assert cli.parse_age(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("200GB", 2e11), ("1.5TB", 1.5e12), ("500 mb", 5e8), ("3", 3e9), (".5", 5e8)],
+)
+def test_sizes(text, n_bytes):
+    assert cli.parse_size(text) == n_bytes
+
+
+@pytest.mark.parametrize("option", ["--older-than", "--max-size"])
+@pytest.mark.parametrize("text", ["-1", "much", "3 months", "1e3", ""])
+def test_what_is_no_limit_is_refused(tmp_path, option, text):
+    arguments = ["store", "gc", "--cache", str(tmp_path), option, text]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def an_entry(cache):
+    folder = cache / "activations" / "pa" / "pass" / "entry"
+    shard = files.write_digested(folder, "part-00000", b"x" * 4_000_000, files.LINES)
+    manifest = {"format_version": FORMAT_VERSION, "stage": {"label": "think_sft"}}
+    publish(folder, manifest | {"captures": [], "layers": [], "ids": []}, [shard])
+    return folder
+
+
+def test_gc_says_what_it_would_remove_and_then_removes_it(shell, tmp_path):
+    folder = an_entry(tmp_path)
+    limits = ["--max-size", "1MB", "--cache", str(tmp_path)]
+    code, out, _ = shell("store", "gc", "--dry-run", *limits)
+    assert (code, folder.exists()) == (0, True)
+    assert "would free 4.0 MB" in out
+    code, out, _ = shell("store", "gc", *limits)
+    assert (code, folder.exists()) == (0, False)
+    assert "freed 4.0 MB" in out
+    assert "think_sft" in out
+    _, out, _ = shell("store", "gc", *limits)
+    assert "nothing to remove" in out
+
+
+def test_gc_says_what_it_keeps_and_why(shell, tmp_path, monkeypatch):
+    folder = an_entry(tmp_path)
+    monkeypatch.setattr(cleaning.time, "sleep", lambda _: None)
+    with default_store(tmp_path).user(folder).use():
+        code, out, err = shell("store", "gc", "--older-than", "0", "--cache", str(tmp_path))
+    assert (code, folder.exists()) == (0, True)
+    kept = f"kept, in use by a running job: think_sft responses, 4.0 MB, {folder}"
+    assert kept in out.splitlines()
+    assert err.startswith("one entry is held; ")
 
 
 @pytest.fixture
