@@ -62,14 +62,16 @@ def _make(folder: Path, fill: Callable[[Path], None], lease: Lease, *, is_last: 
             shutil.rmtree(abandoned, ignore_errors=True)
     mark = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     hidden = folder.with_name(f".{folder.name}-{mark}")
+    hidden.mkdir()
     try:
-        hidden.mkdir()
         fill(hidden)
         _settle(hidden)
         hidden.replace(folder)
     except Exception:
-        # Whoever took over has removed what was made here, and makes it or has made it.
-        if not folder.is_dir() and (is_last or not lease.lost):
+        # Whoever took over has removed what was made here, and makes it or has made it; this
+        # process may have been awake for too short to know that it lost the lease.
+        taken_over = lease.lost or not hidden.is_dir()
+        if not folder.is_dir() and (is_last or not taken_over):
             raise
     finally:
         shutil.rmtree(hidden, ignore_errors=True)

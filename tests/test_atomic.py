@@ -12,6 +12,7 @@ from olmo_stages.atomic import (
     refusal,
     restore_folder,
     safe_name,
+    scratch,
     write_file,
     write_folder,
     writing,
@@ -193,3 +194,17 @@ def test_a_folder_nobody_may_look_into_is_no_obstacle(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "exists", refuse)
     restore_folder(tmp_path / "result")
+
+
+def test_scratch_is_gone_afterwards(tmp_path):
+    with scratch(tmp_path / "root") as folder:
+        (folder / "file").touch()
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_where_nothing_temporary_can_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
+    said = r"file: .*; choose another folder with TMPDIR=DIR$"
+    with pytest.raises(StoreError, match=said), scratch():
+        pass

@@ -15,13 +15,12 @@ Source:
 """
 
 import json
-import tempfile
 from os import PathLike
 from pathlib import Path
 
 import safetensors.numpy
 
-from olmo_stages.atomic import write_file
+from olmo_stages.atomic import TEMPORARY, scratch, write_file, writing
 from olmo_stages.errors import ConfigError
 from olmo_stages.vectors.files import TraitVector
 
@@ -49,9 +48,9 @@ def save_gguf(vector: TraitVector, path: str | PathLike[str]) -> None:
     from gguf import GGUFWriter  # late: only this function needs it
 
     _check_blocks(vector, "gguf")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder, writing(folder, TEMPORARY):
         # The writer leaves half a file where it is stopped, so it writes beside the target.
-        whole = Path(folder) / "vector.gguf"
+        whole = folder / "vector.gguf"
         writer = GGUFWriter(whole, _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", vector.told("family") or _UNKNOWN_MODEL)
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(vector.layers))
