@@ -45,8 +45,8 @@ PATIENCE_S = 30.0
 STANDING = 3
 """Most orders that stand at a time."""
 
-SLACK_S = 2.0
-"""Beyond the lease: a poll, and the time of a busy machine to notice."""
+SLACK_S = 3.0
+"""Beyond the lease: two polls, and the time of a busy machine to notice."""
 
 
 @dataclass
