@@ -433,7 +433,8 @@ def hub(tmp_path, monkeypatch):
     repository, asked = tmp_path / "repository", []
     snapshot = tmp_path / "snapshots" / COMMIT
 
-    def download(repo_id, *, revision, allow_patterns, ignore_patterns):
+    def download(repo_id, *, revision, allow_patterns, ignore_patterns, local_files_only):
+        assert not local_files_only
         asked.append((repo_id, revision))
         names = [str(f.relative_to(repository)) for f in repository.rglob("*") if f.is_file()]
         for name in filter_repo_objects(

@@ -168,6 +168,9 @@ class MadeUp(Source):
         source = self.tokens if position == "tokens" else self.pooled
         return source.stream(stage, site=site, position=position, layers=layers)
 
+    def close(self):
+        """Nothing is in use."""
+
     def prefetch(self, stage, captures, layers=None):
         """Nothing is to be had more cheaply."""
 
