@@ -41,8 +41,8 @@ def run(tmp_path, monkeypatch, capfd, checkpoints):
     Those that show progress are left out.
     """
     (tmp_path / "conf" / "analysis").mkdir(parents=True)
-    (tmp_path / "conf" / "analysis" / "norms.yaml").write_text("_target_: norms.Norms\n")
-    (tmp_path / "norms.py").write_text(NORMS)
+    (tmp_path / "conf" / "analysis" / "norms.yaml").write_text("_target_: disk_norms.Norms\n")
+    (tmp_path / "disk_norms.py").write_text(NORMS)
     texts = "\n".join(f"{number} + 4 = {number + 4}" for number in range(9))
     (tmp_path / "sums.csv").write_text(f"statement\n{texts}\n")
     monkeypatch.chdir(tmp_path)

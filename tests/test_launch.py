@@ -204,7 +204,7 @@ def test_a_real_checkpoint_is_not_set_beside_the_miniature_family(run, checkpoin
 
 
 def test_a_new_analysis_is_one_python_file_and_one_yaml(run, checkpoints, tmp_path, monkeypatch):
-    (tmp_path / "norms.py").write_text(
+    (tmp_path / "launch_norms.py").write_text(
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
         "import numpy as np\n"
@@ -221,7 +221,9 @@ def test_a_new_analysis_is_one_python_file_and_one_yaml(run, checkpoints, tmp_pa
         "        return Result(rows, headline={'norm': float(norms[-1])})\n"
     )
     (tmp_path / "conf" / "analysis").mkdir(parents=True)
-    (tmp_path / "conf" / "analysis" / "norms.yaml").write_text("_target_: norms.Norms\norder: 2\n")
+    (tmp_path / "conf" / "analysis" / "norms.yaml").write_text(
+        "_target_: launch_norms.Norms\norder: 2\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     code, out, err = run(
         "--config-dir",

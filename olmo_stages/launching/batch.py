@@ -50,7 +50,7 @@ def run_locally(
     jobs: dict[frozenset[str], LocalJob] = {}
     for number, words in enumerate(job_overrides, start=first):
         overrides, name = named(words)
-        work = partial(run_here, given, words, number)
+        work = partial(_compose_and_run, given, words, number)
         jobs.setdefault(frozenset(words), LocalJob(name, overrides, work, anew))
     if again := len(job_overrides) - len(jobs):
         say(f"note: {again} of {len(job_overrides)} jobs were asked for before; each runs once")
@@ -60,16 +60,21 @@ def run_locally(
     return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
 
 
-def run_here(given: Given, words: Sequence[str], number: int) -> Told:
+def composed(given: Given, words: Sequence[str], number: int) -> Any:  # noqa: ANN401  (DictConfig)
+    """The configuration of one job, Hydra's own settings included."""
+    setup_globals()
+    config = given.context.config_loader.load_sweep_config(given.config, list(words))
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    return config
+
+
+def run_here(given: Given, config: Any) -> Told:  # noqa: ANN401  (DictConfig)
     """Run one job in this process.
 
     Returns:
         How it ended.
     """
-    setup_globals()
-    config = given.context.config_loader.load_sweep_config(given.config, list(words))
-    with open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = number
     done = run_job(
         hydra_context=given.context,
         task_function=given.task,
@@ -78,3 +83,7 @@ def run_here(given: Given, words: Sequence[str], number: int) -> Told:
         job_subdir_key="hydra.sweep.subdir",
     )
     return done.return_value
+
+
+def _compose_and_run(given: Given, words: Sequence[str], number: int) -> Told:
+    return run_here(given, composed(given, words, number))

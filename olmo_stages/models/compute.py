@@ -80,7 +80,7 @@ class Compute:
         """
         if self.device == "cpu":
             return "cpu"
-        if _may_see_gpus():
+        if may_see_gpus():
             import torch  # late, so that configs are built without it
 
             if torch.cuda.is_available():
@@ -122,7 +122,7 @@ class Compute:
         return "bfloat16" if self.resolve_device() == "cuda" else "float32"
 
 
-def _may_see_gpus() -> bool:
+def may_see_gpus() -> bool:
     """Whether torch must be asked, whose import takes longer than all else of a finished job."""
     return "torch" in sys.modules or not version("torch").endswith("+cpu")
 

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 import yaml
 
 from olmo_stages.errors import ConfigError
+from olmo_stages.models import compute as compute_module
 from olmo_stages.models.compute import SCHEMES, Compute
 
 FOLDER = Path(__file__).parents[2] / "conf" / "compute"
@@ -44,6 +46,16 @@ def test_impossible_compute_settings_are_refused(options):
 def test_cuda_without_a_gpu_is_refused():
     with pytest.raises(ConfigError, match=r"no GPU here"):
         compute(device="cuda").resolve_device()
+
+
+@pytest.mark.parametrize(("build", "asks"), [("2.13.0+cpu", False), ("2.13.0", True)])
+def test_a_torch_that_was_built_without_gpus_is_not_imported_to_be_asked(monkeypatch, build, asks):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(compute_module, "version", lambda _name: build)
+    assert compute_module.may_see_gpus() is asks
+    if not asks:
+        assert compute(device="auto").resolve_device() == "cpu"
+        assert "torch" not in sys.modules
 
 
 def test_the_default_configuration_is_complete_and_valid():

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.utils import run_job, setup_globals
 from omegaconf import open_dict, read_write
 
 from olmo_stages.launching import local
 from olmo_stages.launching.asked import config_roots
-from olmo_stages.launching.batch import Given
+from olmo_stages.launching.batch import Given, composed, run_here
 from olmo_stages.launching.child import Told
 from olmo_stages.launching.local import LocalJob, Way
 from olmo_stages.stages import searching
@@ -99,22 +98,11 @@ def _read(given: Given, candidate: Candidate) -> Told:
     # The result is of the node's number format, which `auto` would not find on this machine.
     compute: Any = _experiment(config).compute.on(candidate.device)
     config.compute.dtype = compute.dtype
-    returned = run_job(
-        hydra_context=given.context,
-        task_function=given.task,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-    return returned.return_value
+    return run_here(given, config)
 
 
 def _composed(given: Given, candidate: Candidate) -> Any:  # noqa: ANN401  (DictConfig)
-    setup_globals()
-    config = given.context.config_loader.load_sweep_config(given.config, list(candidate.words))
-    with open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = candidate.number
-    return config
+    return composed(given, candidate.words, candidate.number)
 
 
 def _experiment(config: Any) -> Any:  # noqa: ANN401
