@@ -13,7 +13,7 @@ import torch
 from filelock import SoftReadWriteLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from olmo_stages.activations import extraction, held_model, keeping
+from olmo_stages.activations import extraction, extras, held_model
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
@@ -154,7 +154,7 @@ def test_what_nobody_asked_for_has_the_values_of_a_pass_of_its_own(
     n = source.forward_passes[stage]
     found = source(stage, position=position, layers=layers and (0, *layers))
     assert source.forward_passes[stage] == n
-    monkeypatch.setattr(keeping, "SHARE", 0.0)
+    monkeypatch.setattr(extras, "SHARE", 0.0)
     alone = make_source(where=Store(tmp_path / "alone", shard_examples=4))
     assert np.array_equal(
         found.values, alone(stage, position=position, layers=layers and (0, *layers)).values
