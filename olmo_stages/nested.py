@@ -11,19 +11,28 @@ about one whatever the width, and one grid of strengths serves 64 and 5120 dimen
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from threadpoolctl import threadpool_limits
 
 from olmo_stages import estimates
 from olmo_stages.heldout import HeldOut
 from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
+from olmo_stages.parallel import in_threads
 from olmo_stages.types import ProbeKind
 
-NEGLIGIBLE = 1e-9
+Found = TypeVar("Found")
+
+Layer = Float[np.ndarray, "example feature"]
+"""Activations of one layer."""
+
+NEGLIGIBLE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
 """Distance of the class means, in units of the examples' spread, below which it is rounding."""
+
+LARGE = 100_000
+"""Numbers a layer from which layers are fitted in threads; below, passing them on takes longer."""
 
 SplitInner = Callable[[Int[np.ndarray, " chosen"]], Int[np.ndarray, " chosen"]]
 """Folds of a subset of the examples, given by their indices."""
@@ -121,43 +130,54 @@ class Probes:
         scores = np.zeros(values.shape[:2])
         for fold, fit in enumerate(self.fits):
             held_out, trained = self.folds == fold, self.trained_on & (self.folds != fold)
-            offset = fit.bias
-            if centre_on_target:
-                shift = fit.centre - values[:, trained].mean(1, dtype=np.float64)
-                offset = offset + (shift * fit.direction).sum(1)
-            part = np.einsum("hnd,hd->hn", values[:, held_out].astype(np.float64), fit.direction)
-            scores[:, held_out] = part + offset[:, None]
+            # Layer by layer: together they would be several gigabytes in double precision.
+            for head, layer in enumerate(values):
+                direction, offset = fit.direction[head], fit.bias[head]
+                if centre_on_target:
+                    shift = fit.centre[head] - layer[trained].mean(0, dtype=np.float64)
+                    offset = offset + shift @ direction
+                scores[head, held_out] = layer[held_out].astype(np.float64) @ direction + offset
         return scores
 
 
+class _Standardised(NamedTuple):
+    """Features of one layer in double precision, and the units in which they are."""
+
+    x: Float[np.ndarray, "example feature"]
+    unit: Float[np.ndarray, " feature"]
+
+
 def standardised(
-    values: Float[np.ndarray, "head example feature"],
+    layer: Layer,
     train: Bool[np.ndarray, " example"],
     kind: ProbeKind,
     resolution: float,
-) -> tuple[Float[Tensor, "head example feature"], Float[Tensor, "head 1 feature"]]:
+) -> _Standardised:
     """Features in units of their training standard deviation, over sqrt(d_model), and those units.
 
     The mean difference is taken in raw units, as it is defined. A feature that is constant on the
     training set, up to the resolution, is replaced by zero.
     """
-    x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
-    chosen = x[:, torch.from_numpy(train)]
-    spread = chosen.std(1, correction=0, keepdim=True)
-    varies = spread > resolution * chosen.abs().amax(1, keepdim=True)
-    x = torch.where(varies, x, 0.0)
+    x = layer.astype(np.float64)
+    chosen = x[train]
+    size = np.maximum(chosen.max(0), -chosen.min(0))
+    chosen -= chosen.mean(0)
+    spread = np.sqrt(np.einsum("nd,nd->d", chosen, chosen) / len(chosen))
+    varies = spread > resolution * size
     if kind == "mean_difference":
-        return x, torch.ones_like(spread)
-    unit = torch.where(varies, spread, 1.0) * x.shape[2] ** 0.5
-    return x / unit, unit
+        x *= varies
+        return _Standardised(x, np.ones_like(spread))
+    unit = np.where(varies, spread, 1.0) * x.shape[1] ** 0.5
+    x *= varies / unit
+    return _Standardised(x, unit)
 
 
 def solve(
     kind: ProbeKind,
     axes: Axes,
-    y: Float[Tensor, "example target"],
-    strength: Float[Tensor, "head target"],
-) -> tuple[Float[Tensor, "head axis target"], Float[Tensor, "head 1 target"]]:
+    y: Float[np.ndarray, "example target"],
+    strength: Float[np.ndarray, " target"],
+) -> tuple[Float[np.ndarray, "axis target"], Float[np.ndarray, " target"]]:
     """Weights and biases of every target in the axes' coordinates.
 
     LDA is (S + strength I)^-1 (mean_1 - mean_0) with the total covariance S. Without penalty that
@@ -165,57 +185,109 @@ def solve(
     does not depend on the labels, so one factorisation serves every relabelling. The threshold,
     like the mean difference's, is the midpoint of the class means.
 
+    Args:
+        kind: of the probes.
+        axes: the training examples.
+        y: 0 or 1; a negative label leaves the example out, which LDA cannot do.
+        strength: penalty of each target.
+
     Source:
         Friedman 1989 (regularised discriminant analysis); Marks & Tegmark 2023 (mass mean).
     """
-    counts = torch.stack([(1 - y).sum(0), y.sum(0)]).clamp_min(1)
-    means = [axes.z.mT @ side / count for side, count in zip((1 - y, y), counts, strict=True)]
+    sides = [(y == label).astype(axes.z.dtype) for label in (0, 1)]
+    means = [axes.z.T @ (side / np.maximum(side.sum(0), 1)) for side in sides]
     difference = means[1] - means[0]
     # Classes with equal means up to rounding have no direction, and must not get a random one.
-    spread = axes.spectrum.sum(1)[:, None, None].sqrt()
-    alike = difference.norm(dim=1, keepdim=True) <= NEGLIGIBLE * spread
+    spread = NEGLIGIBLE[axes.z.dtype] * np.sqrt(axes.spectrum.sum())
+    alike = np.sqrt(np.einsum("at,at->t", difference, difference)) <= spread
     if kind == "logistic":
         w, b = accelerated(axes, y, strength)
-        return torch.where(alike, 0.0, w), torch.where(alike, 0.0, b)
-    w = torch.where(alike, 0.0, difference)
+        return np.where(alike, 0, w), np.where(alike, 0, b)
+    w = np.where(alike, 0, difference)
     if kind == "lda":
-        w = w / (axes.spectrum[:, :, None] + strength[:, None])
-    return w, -(w * (means[0] + means[1]) / 2).sum(1, keepdim=True)
+        w /= axes.spectrum[:, None] + strength.astype(w.dtype)
+    return w, -np.einsum("at,at->t", w, means[0] + means[1]) / 2
 
 
-def choose_strength(
+class _Tried(NamedTuple):
+    """Every penalty of the grid, for one layer.
+
+    Args:
+        loss: inner cross-validated one.
+        w: weights in the axes' coordinates, fitted to the whole training set.
+        b: biases of those.
+    """
+
+    loss: Float[np.ndarray, " strength"]
+    w: Float[np.ndarray, "axis strength"]
+    b: Float[np.ndarray, " strength"]
+
+
+def try_strengths(
     recipe: Recipe,
-    z: Float[Tensor, "head example axis"],
-    y: Float[Tensor, " example"],
+    axes: Axes,
+    y: Float[np.ndarray, " example"],
     inner: Int[np.ndarray, " example"],
-) -> tuple[Int[Tensor, " head"], Float[Tensor, " head"]]:
-    """Index into the grid, and its loss, by inner cross-validation; ties take the stronger."""
-    grid = torch.tensor(recipe.grid, dtype=z.dtype)
-    loss = z.new_zeros(len(grid), z.shape[0])
+) -> _Tried:
+    """Fit every penalty to the training set, and to it without each inner fold."""
+    grid, z = np.array(recipe.grid), axes.z
+    numbers = np.unique(inner)
+    if recipe.kind == "lda":
+        return _each_in_its_own_axes(recipe, axes, y, inner)
+    # In single precision, which is a thousand times finer than the fits' tolerance.
+    fitted = axes.single() if recipe.kind == "logistic" else axes
+    without = np.where(inner[:, None] == numbers, -1.0, y[:, None])
+    targets = np.repeat(np.concatenate([without, y[:, None]], axis=1), len(grid), axis=1)
+    w, b = solve(recipe.kind, fitted, targets, np.tile(grid, len(numbers) + 1))
+    columns = np.split(np.arange(len(b)), len(numbers) + 1)
+    loss = np.zeros(len(grid))
+    for fold, its in zip(numbers, columns[:-1], strict=True):
+        out = inner == fold
+        loss += validation_loss(recipe.kind, z[out] @ w[:, its] + b[its], y[out]) * out.mean()
+    return _Tried(loss, w[:, columns[-1]], b[columns[-1]])
+
+
+def _each_in_its_own_axes(
+    recipe: Recipe,
+    axes: Axes,
+    y: Float[np.ndarray, " example"],
+    inner: Int[np.ndarray, " example"],
+) -> _Tried:
+    grid = np.array(recipe.grid)
+    loss = np.zeros(len(grid))
     for fold in np.unique(inner):
-        out = torch.from_numpy(inner == fold)
-        axes = principal_axes(z[:, ~out])
-        targets = y[~out, None].expand(-1, len(grid))
-        w, b = solve(recipe.kind, axes, targets, grid.expand(z.shape[0], -1))
-        scores = axes.project(z[:, out]) @ w + b
-        loss += validation_loss(recipe.kind, scores, y[out]).T * float(out.sum()) / len(inner)
-    best = len(grid) - 1 - loss.flip(0).argmin(0)
-    return best, loss.gather(0, best[None])[0]
+        out = inner == fold
+        part = principal_axes(axes.z[~out])
+        targets = np.repeat(y[~out, None], len(grid), axis=1)
+        w, b = solve(recipe.kind, part, targets, grid)
+        scores = part.project(axes.z[out]) @ w + b
+        loss += validation_loss(recipe.kind, scores, y[out]) * out.mean()
+    return _Tried(loss, *solve(recipe.kind, axes, np.repeat(y[:, None], len(grid), 1), grid))
 
 
 def validation_loss(
-    kind: ProbeKind, scores: Float[Tensor, "head example target"], y: Float[Tensor, " example"]
-) -> Float[Tensor, "head target"]:
+    kind: ProbeKind, scores: Float[np.ndarray, "example target"], y: Float[np.ndarray, " example"]
+) -> Float[np.ndarray, " target"]:
     """Balanced log loss; for kinds whose scores are not log odds, 1 - AUROC."""
-    positive, negative = scores[:, y > 0], scores[:, y == 0]
-    if not positive.shape[1] or not negative.shape[1]:
+    positive, negative = scores[y > 0], scores[y == 0]
+    if not len(positive) or not len(negative):
         # A fold of a control task may lack a class; it then has no say in the choice.
-        return scores.new_zeros(scores.shape[0], scores.shape[2])
+        return np.zeros(scores.shape[1])
     if kind == "logistic":
-        softplus = torch.nn.functional.softplus
-        return (softplus(-positive).mean(1) + softplus(negative).mean(1)) / 2
-    wins = (positive[:, :, None] - negative[:, None]).sign()
-    return 1 - (wins.mean((1, 2)) + 1) / 2
+        losses = np.logaddexp(0, -positive).mean(0), np.logaddexp(0, negative).mean(0)
+        return (losses[0] + losses[1]) / 2
+    wins = np.sign(positive[:, None] - negative)
+    return 1 - (wins.mean((0, 1)) + 1) / 2
+
+
+class _Probe(NamedTuple):
+    """What `Fit` says of one layer."""
+
+    direction: np.ndarray
+    bias: float
+    centre: np.ndarray
+    strength: float
+    validation: float
 
 
 def fit(
@@ -235,25 +307,47 @@ def fit(
     Returns:
         The probes.
     """
-    x, unit = standardised(values, train, recipe.kind, recipe.resolution)
-    axes = principal_axes(x[:, torch.from_numpy(train)])
-    y = torch.from_numpy(labels[train]).to(torch.float64)
-    best, validation = choose_strength(recipe, axes.z, y, recipe.split_inner(np.flatnonzero(train)))
-    strength = torch.tensor(recipe.grid, dtype=torch.float64)[best]
-    w, b = solve(recipe.kind, axes, y[:, None], strength[:, None])
-    w, b = w[..., 0], b[:, 0, 0]
-    if recipe.kind == "logistic":
-        alike = ~w.any(1)
+    y, inner = labels[train].astype(np.float64), recipe.split_inner(np.flatnonzero(train))
+
+    found = _by_layer(lambda layer, _: _fit_layer(layer[train], y, inner, recipe), values)
+    return Fit(*map(np.array, zip(*found, strict=True)))
+
+
+def _by_layer(
+    work: Callable[[Layer, int], Found],
+    values: Float[np.ndarray, "head example feature"],
+) -> list[Found]:
+    """Do the work on each layer and its number, with matrix products of one thread.
+
+    Threads that wait for work of microseconds would take longer than the work.
+
+    Callers give lambdas: a function within a function is decorated anew at each call.
+    """
+    if values[0].size < LARGE:
+        with threadpool_limits(1, user_api="blas"):
+            return [work(layer, number) for number, layer in enumerate(values)]
+    return list(in_threads(lambda number: work(values[number], number), range(len(values))))
+
+
+def _fit_layer(
+    layer: Layer,
+    y: Float[np.ndarray, " example"],
+    inner: Int[np.ndarray, " example"],
+    recipe: Recipe,
+) -> _Probe:
+    """The probe of one layer, given its training examples."""
+    x, unit = standardised(layer, np.ones(len(y), dtype=bool), recipe.kind, recipe.resolution)
+    axes = principal_axes(x)
+    tried = try_strengths(recipe, axes, y, inner)
+    # Ties take the stronger.
+    best = len(tried.loss) - 1 - int(tried.loss[::-1].argmin())
+    strength = recipe.grid[best]
+    w, b = tried.w[:, best].astype(np.float64), float(tried.b[best])
+    if recipe.kind == "logistic" and w.any():  # no weights: classes that are alike
         w, b = polish(axes, y, strength, (w, b))
-        w, b = torch.where(alike[:, None], 0.0, w), torch.where(alike, 0.0, b)
-    direction = (axes.rotation @ w[:, :, None])[..., 0]
-    return Fit(
-        direction=(direction / unit[:, 0]).numpy(),
-        bias=(b - (axes.mean[:, 0] * direction).sum(1)).numpy(),
-        centre=(axes.mean * unit)[:, 0].numpy(),
-        strength=strength.numpy(),
-        validation=validation.numpy(),
-    )
+    direction = axes.features(w[:, None])[:, 0]
+    bias = b - float(axes.mean @ direction)
+    return _Probe(direction / unit, bias, axes.mean * unit, strength, float(tried.loss[best]))
 
 
 def cross_validate(
@@ -310,18 +404,30 @@ def permutation_scores(
     Returns:
         Scores, one row a relabelling.
     """
-    scores = np.zeros((len(values), *relabelled.shape))
-    y = torch.from_numpy(relabelled.T).to(torch.float32)
-    for head, layer in enumerate(values):
-        for fold in np.unique(folds):
-            out = folds == fold
-            x, _ = standardised(layer[None], ~out, recipe.kind, recipe.resolution)
-            # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
-            axes = principal_axes(x[:, torch.from_numpy(~out)]).single()
-            strength = torch.full((1, len(relabelled)), strengths[fold, head])
-            w, b = solve(recipe.kind, axes, y[torch.from_numpy(~out)], strength)
-            held_out = axes.project(x[:, torch.from_numpy(out)].float()) @ w + b
-            scores[head][:, out] = held_out[0].T.numpy()
+    y = relabelled.T.astype(np.float32)
+
+    found = _by_layer(
+        lambda layer, i: _relabelled_scores(layer, y, folds, strengths[:, i], recipe), values
+    )
+    return np.stack(found)
+
+
+def _relabelled_scores(
+    layer: Layer,
+    y: Float[np.ndarray, "example permutation"],
+    folds: Int[np.ndarray, " example"],
+    strengths: Float[np.ndarray, " fold"],
+    recipe: Recipe,
+) -> Float[np.ndarray, "permutation example"]:
+    scores = np.zeros((y.shape[1], len(folds)), dtype=np.float32)
+    for fold in np.unique(folds):
+        out = folds == fold
+        x, _ = standardised(layer, ~out, recipe.kind, recipe.resolution)
+        axes = principal_axes(x[~out])
+        strength = np.full(y.shape[1], strengths[fold])
+        # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
+        w, b = solve(recipe.kind, axes.single(), y[~out], strength)
+        scores[:, out] = (axes.project(x[out]).astype(np.float32) @ w + b).T
     return scores
 
 
@@ -354,9 +460,17 @@ def permutation_null(
         return {}
     # The true labels go first, so that the observed statistic comes from the very same fits.
     relabelled = np.concatenate([labels[None], relabelled])
-    scores = permutation_scores(values, relabelled, folds, probes.strengths, recipe)
-    statistic = [estimates.permutation_auroc(head, relabelled, folds) for head in scores]
-    observed, null = np.array(statistic)[:, 0], np.array(statistic)[:, 1:].T
+    y, strengths = relabelled.T.astype(np.float32), probes.strengths
+
+    statistic = np.stack(
+        _by_layer(
+            lambda layer, i: estimates.permutation_auroc(
+                _relabelled_scores(layer, y, folds, strengths[:, i], recipe), relabelled, folds
+            ),
+            values,
+        )
+    )
+    observed, null = statistic[:, 0], statistic[:, 1:].T
     p = np.array([estimates.permutation_p(float(o), null[:, i]) for i, o in enumerate(observed)])
     return {
         "null": list(np.median(null, axis=0)),
