@@ -1,8 +1,7 @@
 """The loop in which many logistic fits are solved together; see `olmo_stages.logistic`.
 
 A module of its own, because its arrays are not checked step by step: that would take longer than
-the steps do. Shapes: design [example, axis + 1], the last column ones; what is about fits has them
-in its last dimension.
+the steps do. Fits are rows: products are then of contiguous rows, which matters for small ones.
 """
 
 from dataclasses import dataclass
@@ -15,88 +14,87 @@ BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """What is fitted, one fit a column.
+    """What is fitted, one fit a row.
+
+    With s the sign of a label, v its example's weight and m the score, the gradient's factor
+    -s v sigmoid(-s m) is v/2 tanh(m/2) - s v/2, of which only the first part changes.
 
     Args:
-        sign: of the labels, 1 or -1.
-        pull: minus sign times weight of each example, over their number.
+        half: half of the weight of each example, over their number.
+        constant: gradient of the loss where every score is 0.
         penalty: of each axis; 0 for the bias, which comes last.
         curvature: bound of it along each axis.
     """
 
-    sign: np.ndarray
-    pull: np.ndarray
+    half: np.ndarray
+    constant: np.ndarray
     penalty: np.ndarray
     curvature: np.ndarray
 
     def only(self, these: np.ndarray | slice) -> "Fits":
         """Some of them."""
         return Fits(
-            self.sign[:, these],
-            self.pull[:, these],
-            self.penalty[:, these],
-            self.curvature[:, these],
+            self.half[these], self.constant[these], self.penalty[these], self.curvature[these]
         )
-
-    def slope(self, design: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        """Gradient of what is minimised."""
-        work = design @ theta
-        work *= self.sign
-        np.exp(work, out=work)
-        work += 1
-        np.divide(self.pull, work, out=work)
-        slope = design.T @ work
-        slope += self.penalty * theta
-        return slope
 
 
 def descend(design: np.ndarray, fits: Fits, tolerance: float, max_steps: int) -> np.ndarray:
     """Accelerated gradient descent; a fit leaves when it is done.
 
     Args:
-        design: examples.
+        design: examples, [example, axis + 1], the last column ones.
         fits: what is fitted.
         tolerance: gradient's norm in the metric of the bound at which a fit is done.
         max_steps: fits that are not done by then are returned as they are.
 
     Returns:
-        Where the fits end, [axis + 1, fit].
+        Where the fits end, [fit, axis + 1].
     """
     found = np.empty_like(fits.penalty)
-    for first in range(0, found.shape[1], BLOCK):
+    halved = np.ascontiguousarray(design.T) / 2
+    for first in range(0, len(found), BLOCK):
         block = slice(first, first + BLOCK)
-        _descend(design, fits.only(block), found[:, block], (tolerance, max_steps))
+        _descend(design, halved, fits.only(block), found[block], (tolerance, max_steps))
     return found
 
 
-def _descend(design: np.ndarray, fits: Fits, found: np.ndarray, until: tuple[float, int]) -> None:
+def _descend(
+    design: np.ndarray,
+    halved: np.ndarray,
+    fits: Fits,
+    found: np.ndarray,
+    until: tuple[float, int],
+) -> None:
     """Write into `found` where the fits end."""
     tolerance, max_steps = until
-    number = np.arange(found.shape[1])
+    number = np.arange(len(found))
     theta = ahead = np.zeros_like(found)
     momentum = np.ones(len(number), found.dtype)
     for _ in range(max_steps):
-        with np.errstate(over="ignore"):  # an example that is far on its side has no pull
-            slope = fits.slope(design, ahead)
+        pull = ahead @ halved
+        np.tanh(pull, out=pull)
+        pull *= fits.half
+        slope = pull @ design
+        slope += fits.constant
+        slope += fits.penalty * ahead
         step = slope / fits.curvature
-        done = np.einsum("at,at->t", slope, step) < tolerance**2
+        done = np.vecdot(slope, step) < tolerance**2
         new = ahead - step
         # Leaving is worth the copy of those that stay once some leave together.
         if 8 * np.count_nonzero(done) >= len(done):
-            found[:, number[done]] = new[:, done]
-            if done.all():
-                return
+            found[number[done]] = new[done]
             stay = np.flatnonzero(~done)
+            if not len(stay):
+                return
             fits, number, momentum = fits.only(stay), number[stay], momentum[stay]
-            theta, slope, new = theta[:, stay], slope[:, stay], new[:, stay]
+            theta, slope, new = theta[stay], slope[stay], new[stay]
         # Momentum that points uphill is dropped, fit by fit.
         moved = new - theta
-        uphill = np.einsum("at,at->t", slope, moved) > 0
-        momentum = np.where(uphill, 1, momentum)
+        momentum[np.vecdot(slope, moved) > 0] = 1
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
-        moved *= np.where(uphill, 0, (momentum - 1) / following)
+        moved *= ((momentum - 1) / following)[:, None]
         theta, ahead, momentum = new, new + moved, following
-    found[:, number] = theta
+    found[number] = theta
 
 
 @dataclass(frozen=True, eq=False)

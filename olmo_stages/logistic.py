@@ -20,6 +20,7 @@ Source:
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -98,23 +99,41 @@ def _mean_squares(z: Float[np.ndarray, "example axis"]) -> Float[np.ndarray, " a
     return np.einsum("na,na->a", z, z) / len(z)
 
 
-def balanced_weights(y: Float[np.ndarray, "example target"]) -> Float[np.ndarray, "example target"]:
-    """Example weights of mean one that give both classes the same total weight.
+class Classes(NamedTuple):
+    """The two classes of every target.
 
-    A target with one class only gets zeros, so that its fit is the zero probe: it ranks nothing.
-    A negative label leaves the example out of that target.
+    Args:
+        half: half of each example's weight over the number of examples, so that both classes of a
+            target weigh one half together; all zero where a target has one class only.
+        means: of the coordinates, of class 0 and of class 1; zero for a class without examples.
     """
-    positive, negative = y > 0, y == 0
-    counts = positive.sum(0), negative.sum(0)
-    half = np.where((counts[0] > 0) & (counts[1] > 0), len(y) / 2, 0.0)
-    each = (half / np.maximum(count, 1) for count in counts)
-    weights = sum(side * it for side, it in zip((positive, negative), each, strict=True))
-    return np.asarray(weights, dtype=y.dtype)
+
+    half: Float[np.ndarray, "target example"]
+    means: tuple[Float[np.ndarray, "target axis"], Float[np.ndarray, "target axis"]]
+
+
+def classes(axes: Axes, y: Float[np.ndarray, "example target"]) -> Classes:
+    """Weights that balance the classes of every target, and the means of these.
+
+    Args:
+        axes: the examples; their precision is that of what is found.
+        y: 0/1 labels, one column a target; a negative label leaves the example out.
+    """
+    kind = axes.z.dtype
+    labels = np.ascontiguousarray(y.T)
+    sides = [labels == 0, labels == 1]
+    shares = [1 / np.maximum(np.count_nonzero(it, axis=1), 1)[:, None].astype(kind) for it in sides]
+    means = [it.astype(kind) @ axes.z * share for it, share in zip(sides, shares, strict=True)]
+    both = sides[0].any(1) & sides[1].any(1)
+    quarter = both[:, None].astype(kind) / 4
+    half = sides[0] * (shares[0] * quarter)
+    half += sides[1] * (shares[1] * quarter)
+    return Classes(half, (means[0], means[1]))
 
 
 def accelerated(
     axes: Axes,
-    y: Float[np.ndarray, "example target"],
+    y: Float[np.ndarray, "example target"] | Classes,
     strength: Float[np.ndarray, " target"],
     tolerance: float = ROUGH,
     max_steps: int = 2000,
@@ -124,7 +143,8 @@ def accelerated(
     Args:
         axes: the training examples; their precision is that of the fits.
         y: 0/1 labels, one column a target: a relabelling, or the same labels again for another
-            penalty; a negative label leaves the example out.
+            penalty; a negative label leaves the example out. Or what `classes` makes of them. A
+            target with one class only gets the zero probe, which ranks nothing.
         strength: penalty of each fit.
         tolerance: gradient's norm in the metric of the bound at which a fit is done. With examples
             of norm one, the default leaves the logits within 0.05 of their limit at strength 1e-4
@@ -134,17 +154,19 @@ def accelerated(
     Returns:
         Weights in the axes' coordinates and biases.
     """
-    kind = axes.z.dtype
-    y, strength = y.astype(kind, copy=False), strength.astype(kind, copy=False)
-    design = np.concatenate([axes.z, np.ones((len(y), 1), kind)], axis=1)
-    sign, weights = np.where(y > 0, 1, -1).astype(kind), balanced_weights(y)
-    bound = np.maximum(weights.max(0) / 4, 1e-12)
-    penalty = np.tile(strength, (design.shape[1], 1))
-    penalty[-1] = 0
-    curvature = np.append(axes.spectrum, kind.type(1))[:, None] * bound + penalty
-    fits = Fits(sign, -sign * weights / kind.type(len(y)), penalty, curvature)
-    found = descend(design, fits, tolerance, max_steps)
-    return found[:-1], found[-1]
+    kind, n = axes.z.dtype, len(axes.z)
+    half, means = y if isinstance(y, Classes) else classes(axes, y)
+    design = np.concatenate([axes.z, np.ones((n, 1), kind)], axis=1)
+    penalty = np.repeat(strength.astype(kind)[:, None], design.shape[1], axis=1)
+    penalty[:, -1] = 0
+    # Half of the largest weight over n is 2/n of the bound, max(v)/4.
+    bound = np.maximum(half.max(1, keepdims=True) * kind.type(n / 2), 1e-12)
+    curvature = bound * np.append(axes.spectrum, kind.type(1)) + penalty
+    # Where every score is 0 both classes pull equally, so that the bias stays.
+    constant = np.zeros_like(penalty)
+    constant[:, :-1] = (means[0] - means[1]) / 4 * half.any(1, keepdims=True)
+    found = descend(design, Fits(half, constant, penalty, curvature), tolerance, max_steps)
+    return found[:, :-1].T, found[:, -1]
 
 
 def polish(
@@ -169,10 +191,9 @@ def polish(
     Raises:
         ConvergenceError: the decrement stayed above that.
     """
-    n = len(y)
-    design = np.concatenate([axes.z, np.ones((n, 1))], axis=1)
+    design = np.concatenate([axes.z, np.ones((len(y), 1))], axis=1)
     penalty = np.append(np.full(axes.z.shape[1], strength), 0.0)
-    weights = balanced_weights(y[:, None])[:, 0] / n
+    weights = 2 * classes(axes, y[:, None]).half[0]
     fit = Exact(design, np.where(y > 0, 1.0, -1.0), weights, penalty)
     theta, decrement = fit.solve(np.append(*start), POLISHED, max_steps)
     if decrement < POLISHED:

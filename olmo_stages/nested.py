@@ -10,8 +10,9 @@ about one whatever the width, and one grid of strengths serves 64 and 5120 dimen
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,46 +20,12 @@ from threadpoolctl import threadpool_limits
 
 from olmo_stages import estimates
 from olmo_stages.heldout import HeldOut
-from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
+from olmo_stages.layer_probe import Layer, Recipe, fit_layer, relabelled_scores
 from olmo_stages.parallel import in_threads
-from olmo_stages.types import ProbeKind
 
 Found = TypeVar("Found")
 
-Layer = Float[np.ndarray, "example feature"]
-"""Activations of one layer."""
-
-NEGLIGIBLE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
-"""Distance of the class means, in units of the examples' spread, below which it is rounding."""
-
-LARGE = 100_000
-"""Numbers a layer from which layers are fitted in threads; below, passing them on takes longer."""
-
-SplitInner = Callable[[Int[np.ndarray, " chosen"]], Int[np.ndarray, " chosen"]]
-"""Folds of a subset of the examples, given by their indices."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a probe is fitted.
-
-    Args:
-        kind: `logistic`, `lda` (regularised discriminant) or `mean_difference` (mass mean).
-        strengths: grid of L2 penalties relative to the mean loss; unused by mean_difference.
-        split_inner: inner folds of a training set.
-        resolution: relative spread below which a feature counts as constant, see
-            `olmo_stages.estimates.RESOLUTION`.
-    """
-
-    kind: ProbeKind
-    strengths: tuple[float, ...]
-    split_inner: SplitInner
-    resolution: float = 1e-9
-
-    @property
-    def grid(self) -> tuple[float, ...]:
-        """Penalties to choose from."""
-        return (1.0,) if self.kind == "mean_difference" else tuple(sorted(self.strengths))
+_LARGE = 100_000  # numbers a layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,156 +107,6 @@ class Probes:
         return scores
 
 
-class _Standardised(NamedTuple):
-    """Features of one layer in double precision, and the units in which they are."""
-
-    x: Float[np.ndarray, "example feature"]
-    unit: Float[np.ndarray, " feature"]
-
-
-def standardised(
-    layer: Layer,
-    train: Bool[np.ndarray, " example"],
-    kind: ProbeKind,
-    resolution: float,
-) -> _Standardised:
-    """Features in units of their training standard deviation, over sqrt(d_model), and those units.
-
-    The mean difference is taken in raw units, as it is defined. A feature that is constant on the
-    training set, up to the resolution, is replaced by zero.
-    """
-    x = layer.astype(np.float64)
-    chosen = x[train]
-    size = np.maximum(chosen.max(0), -chosen.min(0))
-    chosen -= chosen.mean(0)
-    spread = np.sqrt(np.einsum("nd,nd->d", chosen, chosen) / len(chosen))
-    varies = spread > resolution * size
-    if kind == "mean_difference":
-        x *= varies
-        return _Standardised(x, np.ones_like(spread))
-    unit = np.where(varies, spread, 1.0) * x.shape[1] ** 0.5
-    x *= varies / unit
-    return _Standardised(x, unit)
-
-
-def solve(
-    kind: ProbeKind,
-    axes: Axes,
-    y: Float[np.ndarray, "example target"],
-    strength: Float[np.ndarray, " target"],
-) -> tuple[Float[np.ndarray, "axis target"], Float[np.ndarray, " target"]]:
-    """Weights and biases of every target in the axes' coordinates.
-
-    LDA is (S + strength I)^-1 (mean_1 - mean_0) with the total covariance S. Without penalty that
-    is the direction which the within-class covariance gives (Sherman-Morrison), and unlike it S
-    does not depend on the labels, so one factorisation serves every relabelling. The threshold,
-    like the mean difference's, is the midpoint of the class means.
-
-    Args:
-        kind: of the probes.
-        axes: the training examples.
-        y: 0 or 1; a negative label leaves the example out, which LDA cannot do.
-        strength: penalty of each target.
-
-    Source:
-        Friedman 1989 (regularised discriminant analysis); Marks & Tegmark 2023 (mass mean).
-    """
-    sides = [(y == label).astype(axes.z.dtype) for label in (0, 1)]
-    means = [axes.z.T @ (side / np.maximum(side.sum(0), 1)) for side in sides]
-    difference = means[1] - means[0]
-    # Classes with equal means up to rounding have no direction, and must not get a random one.
-    spread = NEGLIGIBLE[axes.z.dtype] * np.sqrt(axes.spectrum.sum())
-    alike = np.sqrt(np.einsum("at,at->t", difference, difference)) <= spread
-    if kind == "logistic":
-        w, b = accelerated(axes, y, strength)
-        return np.where(alike, 0, w), np.where(alike, 0, b)
-    w = np.where(alike, 0, difference)
-    if kind == "lda":
-        w /= axes.spectrum[:, None] + strength.astype(w.dtype)
-    return w, -np.einsum("at,at->t", w, means[0] + means[1]) / 2
-
-
-class _Tried(NamedTuple):
-    """Every penalty of the grid, for one layer.
-
-    Args:
-        loss: inner cross-validated one.
-        w: weights in the axes' coordinates, fitted to the whole training set.
-        b: biases of those.
-    """
-
-    loss: Float[np.ndarray, " strength"]
-    w: Float[np.ndarray, "axis strength"]
-    b: Float[np.ndarray, " strength"]
-
-
-def try_strengths(
-    recipe: Recipe,
-    axes: Axes,
-    y: Float[np.ndarray, " example"],
-    inner: Int[np.ndarray, " example"],
-) -> _Tried:
-    """Fit every penalty to the training set, and to it without each inner fold."""
-    grid, z = np.array(recipe.grid), axes.z
-    numbers = np.unique(inner)
-    if recipe.kind == "lda":
-        return _each_in_its_own_axes(recipe, axes, y, inner)
-    # In single precision, which is a thousand times finer than the fits' tolerance.
-    fitted = axes.single() if recipe.kind == "logistic" else axes
-    without = np.where(inner[:, None] == numbers, -1.0, y[:, None])
-    targets = np.repeat(np.concatenate([without, y[:, None]], axis=1), len(grid), axis=1)
-    w, b = solve(recipe.kind, fitted, targets, np.tile(grid, len(numbers) + 1))
-    columns = np.split(np.arange(len(b)), len(numbers) + 1)
-    loss = np.zeros(len(grid))
-    for fold, its in zip(numbers, columns[:-1], strict=True):
-        out = inner == fold
-        loss += validation_loss(recipe.kind, z[out] @ w[:, its] + b[its], y[out]) * out.mean()
-    return _Tried(loss, w[:, columns[-1]], b[columns[-1]])
-
-
-def _each_in_its_own_axes(
-    recipe: Recipe,
-    axes: Axes,
-    y: Float[np.ndarray, " example"],
-    inner: Int[np.ndarray, " example"],
-) -> _Tried:
-    grid = np.array(recipe.grid)
-    loss = np.zeros(len(grid))
-    for fold in np.unique(inner):
-        out = inner == fold
-        part = principal_axes(axes.z[~out])
-        targets = np.repeat(y[~out, None], len(grid), axis=1)
-        w, b = solve(recipe.kind, part, targets, grid)
-        scores = part.project(axes.z[out]) @ w + b
-        loss += validation_loss(recipe.kind, scores, y[out]) * out.mean()
-    return _Tried(loss, *solve(recipe.kind, axes, np.repeat(y[:, None], len(grid), 1), grid))
-
-
-def validation_loss(
-    kind: ProbeKind, scores: Float[np.ndarray, "example target"], y: Float[np.ndarray, " example"]
-) -> Float[np.ndarray, " target"]:
-    """Balanced log loss; for kinds whose scores are not log odds, 1 - AUROC."""
-    positive, negative = scores[y > 0], scores[y == 0]
-    if not len(positive) or not len(negative):
-        # A fold of a control task may lack a class; it then has no say in the choice.
-        return np.zeros(scores.shape[1])
-    if kind == "logistic":
-        losses = np.logaddexp(0, -positive).mean(0), np.logaddexp(0, negative).mean(0)
-        return (losses[0] + losses[1]) / 2
-    wins = np.sign(positive[:, None] - negative)
-    return 1 - (wins.mean((0, 1)) + 1) / 2
-
-
-class _Probe(NamedTuple):
-    """What `Fit` says of one layer."""
-
-    direction: np.ndarray
-    bias: float
-    centre: np.ndarray
-    strength: float
-    validation: float
-
-
 def fit(
     values: Float[np.ndarray, "head example feature"],
     labels: Int[np.ndarray, " example"],
@@ -309,45 +126,30 @@ def fit(
     """
     y, inner = labels[train].astype(np.float64), recipe.split_inner(np.flatnonzero(train))
 
-    found = _by_layer(lambda layer, _: _fit_layer(layer[train], y, inner, recipe), values)
+    found = _by_layer(lambda layer, _: fit_layer(layer[train], y, inner, recipe), values)
     return Fit(*map(np.array, zip(*found, strict=True)))
+
+
+def one_thread_if_small(
+    values: Float[np.ndarray, "head example feature"],
+) -> AbstractContextManager[object]:
+    """Matrix products of one thread, where waiting for others would take longer than the work."""
+    if values[0].size < _LARGE:
+        return threadpool_limits(1, user_api="blas")
+    return nullcontext()
 
 
 def _by_layer(
     work: Callable[[Layer, int], Found],
     values: Float[np.ndarray, "head example feature"],
 ) -> list[Found]:
-    """Do the work on each layer and its number, with matrix products of one thread.
-
-    Threads that wait for work of microseconds would take longer than the work.
+    """Do the work on each layer and its number, large ones in threads.
 
     Callers give lambdas: a function within a function is decorated anew at each call.
     """
-    if values[0].size < LARGE:
-        with threadpool_limits(1, user_api="blas"):
-            return [work(layer, number) for number, layer in enumerate(values)]
+    if values[0].size < _LARGE:
+        return [work(layer, number) for number, layer in enumerate(values)]
     return list(in_threads(lambda number: work(values[number], number), range(len(values))))
-
-
-def _fit_layer(
-    layer: Layer,
-    y: Float[np.ndarray, " example"],
-    inner: Int[np.ndarray, " example"],
-    recipe: Recipe,
-) -> _Probe:
-    """The probe of one layer, given its training examples."""
-    x, unit = standardised(layer, np.ones(len(y), dtype=bool), recipe.kind, recipe.resolution)
-    axes = principal_axes(x)
-    tried = try_strengths(recipe, axes, y, inner)
-    # Ties take the stronger.
-    best = len(tried.loss) - 1 - int(tried.loss[::-1].argmin())
-    strength = recipe.grid[best]
-    w, b = tried.w[:, best].astype(np.float64), float(tried.b[best])
-    if recipe.kind == "logistic" and w.any():  # no weights: classes that are alike
-        w, b = polish(axes, y, strength, (w, b))
-    direction = axes.features(w[:, None])[:, 0]
-    bias = b - float(axes.mean @ direction)
-    return _Probe(direction / unit, bias, axes.mean * unit, strength, float(tried.loss[best]))
 
 
 def cross_validate(
@@ -407,28 +209,9 @@ def permutation_scores(
     y = relabelled.T.astype(np.float32)
 
     found = _by_layer(
-        lambda layer, i: _relabelled_scores(layer, y, folds, strengths[:, i], recipe), values
+        lambda layer, i: relabelled_scores(layer, y, folds, strengths[:, i], recipe), values
     )
     return np.stack(found)
-
-
-def _relabelled_scores(
-    layer: Layer,
-    y: Float[np.ndarray, "example permutation"],
-    folds: Int[np.ndarray, " example"],
-    strengths: Float[np.ndarray, " fold"],
-    recipe: Recipe,
-) -> Float[np.ndarray, "permutation example"]:
-    scores = np.zeros((y.shape[1], len(folds)), dtype=np.float32)
-    for fold in np.unique(folds):
-        out = folds == fold
-        x, _ = standardised(layer, ~out, recipe.kind, recipe.resolution)
-        axes = principal_axes(x[~out])
-        strength = np.full(y.shape[1], strengths[fold])
-        # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
-        w, b = solve(recipe.kind, axes.single(), y[~out], strength)
-        scores[:, out] = (axes.project(x[out]).astype(np.float32) @ w + b).T
-    return scores
 
 
 def permutation_null(
@@ -465,7 +248,7 @@ def permutation_null(
     statistic = np.stack(
         _by_layer(
             lambda layer, i: estimates.permutation_auroc(
-                _relabelled_scores(layer, y, folds, strengths[:, i], recipe), relabelled, folds
+                relabelled_scores(layer, y, folds, strengths[:, i], recipe), relabelled, folds
             ),
             values,
         )
