@@ -126,13 +126,13 @@ class Exact:
         Returns:
             Weights and bias, and the decrement there.
         """
-        inverse, decrement = None, np.inf
+        inverse, decrement = np.eye(len(theta)), np.inf
         for _ in range(max_steps):
             probability = self._probability(theta)
             pull = self.sign * self.weights * probability
             slope = self.penalty * theta - self.design.T @ pull
-            step = None if inverse is None else inverse @ slope
-            fresh = step is None or _decrement(slope, step) > decrement / 10
+            step = inverse @ slope
+            fresh = decrement == np.inf or _decrement(slope, step) > decrement / 10
             if fresh:
                 inverse = np.linalg.inv(self._hessian(probability))
                 step = inverse @ slope

@@ -120,15 +120,21 @@ def classes(axes: Axes, y: Float[np.ndarray, "example target"]) -> Classes:
         y: 0/1 labels, one column a target; a negative label leaves the example out.
     """
     kind = axes.z.dtype
-    labels = np.ascontiguousarray(y.T)
-    sides = [labels == 0, labels == 1]
-    shares = [1 / np.maximum(np.count_nonzero(it, axis=1), 1)[:, None].astype(kind) for it in sides]
-    means = [it.astype(kind) @ axes.z * share for it, share in zip(sides, shares, strict=True)]
-    both = sides[0].any(1) & sides[1].any(1)
-    quarter = both[:, None].astype(kind) / 4
-    half = sides[0] * (shares[0] * quarter)
-    half += sides[1] * (shares[1] * quarter)
-    return Classes(half, (means[0], means[1]))
+    positive = np.ascontiguousarray(y.T > 0)
+    left_out = np.ascontiguousarray(y.T < 0)
+    whole = not left_out.any()
+    negative = ~positive if whole else ~(positive | left_out)
+    shares = [
+        1 / np.maximum(np.count_nonzero(it, axis=1), 1)[:, None].astype(kind)
+        for it in (negative, positive)
+    ]
+    ours = positive.astype(kind) @ axes.z
+    # The coordinates are centred, so that what is not of one class is of the other.
+    theirs = -ours if whole else negative.astype(kind) @ axes.z
+    both = np.asarray(negative.any(1) & positive.any(1), dtype=kind)[:, None] / 4
+    half = np.where(positive, shares[1] * both, shares[0] * both)
+    half[left_out] = 0
+    return Classes(half, (theirs * shares[0], ours * shares[1]))
 
 
 def accelerated(

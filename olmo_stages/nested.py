@@ -12,11 +12,12 @@ about one whatever the width, and one grid of strengths serves 64 and 5120 dimen
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from olmo_stages import estimates
 from olmo_stages.heldout import HeldOut
@@ -135,8 +136,14 @@ def one_thread_if_small(
 ) -> AbstractContextManager[object]:
     """Matrix products of one thread, where waiting for others would take longer than the work."""
     if values[0].size < _LARGE:
-        return threadpool_limits(1, user_api="blas")
+        return _libraries().limit(limits=1, user_api="blas")
     return nullcontext()
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Looked for once, which takes as long as some fits; numpy, which does them, is there."""
+    return ThreadpoolController()
 
 
 def _by_layer(
@@ -148,7 +155,8 @@ def _by_layer(
     Callers give lambdas: a function within a function is decorated anew at each call.
     """
     if values[0].size < _LARGE:
-        return [work(layer, number) for number, layer in enumerate(values)]
+        with one_thread_if_small(values):
+            return [work(layer, number) for number, layer in enumerate(values)]
     return list(in_threads(lambda number: work(values[number], number), range(len(values))))
 
 
