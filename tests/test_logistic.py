@@ -7,7 +7,7 @@ from olmo_stages import descent
 from olmo_stages.logistic import (
     ConvergenceError,
     accelerated,
-    balanced_weights,
+    classes,
     polish,
     principal_axes,
 )
@@ -140,10 +140,27 @@ def test_examples_far_on_their_side_do_not_overflow():
 
 def test_classes_have_equal_weight_and_a_single_class_has_none():
     y = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
-    weights = balanced_weights(y)
-    assert weights[:, 0] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
-    assert weights[:, 1].tolist() == [0.0] * 4
-    assert weights[:, 2] == pytest.approx([1.0, 0.0, 1.0, 2.0])
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    axes = principal_axes(x)
+    half, means = classes(axes, y)
+    assert half * 8 == pytest.approx(  # half of the weight, over 4 examples
+        np.array([[2 / 3, 2 / 3, 2 / 3, 2], [0, 0, 0, 0], [1, 0, 1, 2]])
+    )
+    assert means[1][0] == pytest.approx(axes.z[:3].mean(0))
+    assert means[1][2] == pytest.approx(axes.z[[0, 2]].mean(0))
+    assert means[0][2] == pytest.approx(axes.z[3])
+
+
+def test_class_means_are_the_same_whether_or_not_another_target_leaves_examples_out():
+    x, y = problem()
+    axes = principal_axes(x)
+    left_out = np.where(np.arange(80) < 10, -1, y)
+    alone, beside = classes(axes, y[:, None]), classes(axes, np.stack([y, left_out], 1))
+    for side in (0, 1):
+        assert beside.means[side][0] == pytest.approx(alone.means[side][0], abs=1e-12)
+        expected = axes.z[left_out == side].mean(0)
+        assert beside.means[side][1] == pytest.approx(expected, abs=1e-12)
+    assert beside.half[0] == pytest.approx(alone.half[0])
 
 
 def test_a_target_of_one_class_gets_the_zero_probe():
