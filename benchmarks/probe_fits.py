@@ -99,10 +99,11 @@ class Fold:
         return cls(z, out, labels[train], train, scaler.scale_ * layer.shape[1] ** 0.5)
 
     def loss(self, strength, k):
-        inner = inner_folds(self.y)
-        model = fit(self.z[inner != k], self.y[inner != k], strength)
-        margin = model.decision_function(self.z[inner == k]) * (2 * self.y[inner == k] - 1)
-        return np.logaddexp(0, -margin).mean()
+        """Balanced log loss of an inner fold, in proportion to its size."""
+        out = inner_folds(self.y) == k
+        model = fit(self.z[~out], self.y[~out], strength)
+        losses = np.logaddexp(0, -model.decision_function(self.z[out]) * (2 * self.y[out] - 1))
+        return out.mean() * np.mean([losses[self.y[out] == label].mean() for label in (0, 1)])
 
     def best(self):
         return GRID[int(np.argmin([sum(self.loss(it, k) for k in range(N_INNER)) for it in GRID]))]
