@@ -44,6 +44,7 @@ fix: $(READY)  ## repair format and what lint can repair
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## speed against other ways of doing the same, side by side
+	$(BIN)/python benchmarks/start_up.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/probe_fits.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cka_map.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cosine_null.py

@@ -5,7 +5,8 @@ import pytest
 
 from olmo_stages.data.splits import folds
 from olmo_stages.heldout import Estimate, HeldOut, Where
-from olmo_stages.nested import Recipe, cross_validate
+from olmo_stages.layer_probe import Recipe
+from olmo_stages.nested import cross_validate
 from tests.fakes import grouped_examples
 
 
