@@ -23,7 +23,7 @@ ROOM = 8 * 2**30
 
 
 def _holds_temporary_folders():
-    """Tests write tens of thousands of small files, and much of that is synchronised to the disk."""
+    """Tests write tens of thousands of small files, many of them synchronised to the disk."""
     if not (MEMORY.is_dir() and os.access(MEMORY, os.W_OK)):
         return False
     found = os.statvfs(MEMORY)

@@ -185,6 +185,10 @@ def test_bfloat16_is_stored_as_it_was(make_source, stage):
     assert relative(found.values, make_source()(stage).values) < 0.1
 
 
+def keys(make_source, stage, data=None, **options):
+    return make_source(data, **options)(stage, layers=(0,)).key
+
+
 def test_the_identity_changes_with_each_ingredient(
     make_source, stage, dataset, checkpoint, tmp_path, make_checkpoint, monkeypatch
 ):
