@@ -22,8 +22,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## train the miniature family (once), run the main job on two stages, make its page
 	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe
 
+# Each worker takes tests that lie together, which share what was made for them.
 test: $(READY)  ## the tests: no network, a few minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-all: $(READY)  ## also the slow ones
 	$(BIN)/python -m pytest -q -m "not gpu and not network and not slurm"
