@@ -12,7 +12,6 @@ __version__ = "0.1.0"
 
 _CHECKED = (
     "analyses",
-    "controls",
     "data.mapping",
     "data.persona_results",
     "data.responses",
@@ -21,10 +20,9 @@ _CHECKED = (
     "dominant",
     "estimates",
     "experiment",
-    "heldout",
     "models.compute",
     "nested",
-    "probing",
+    "probing.options",
     "similarity",
     "soups",
     "stages",
@@ -33,8 +31,8 @@ _CHECKED = (
     "vectors",
 )
 """What is given values from a command line, and what computes with arrays. The tests check the rest
-too, which would double the time a job needs to start; the innermost fits (`descent`, `logistic`,
-`layer_probe`) are called by `nested`, thousands of times a job."""
+too, which would double the time a job needs to start, and what `nested` and `probing` call thousands
+of times a job (`descent`, `logistic`, `layer_probe`, `estimates`)."""
 
 # Here rather than in run.py, because a Slurm worker imports the package but never executes run.py.
 install_import_hook([f"{__name__}.{it}" for it in _CHECKED], "beartype.beartype")
