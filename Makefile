@@ -1,6 +1,7 @@
 # Everything here works on a machine that has Python 3.11 or newer and git. VENV and PYTHON can be set.
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -44,13 +45,15 @@ fix: $(READY)  ## repair format and what lint can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## speed against other ways of doing the same, side by side
-	$(BIN)/python benchmarks/start_up.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/probe_fits.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cka_map.py
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cosine_null.py
-	$(BIN)/python benchmarks/load_memory.py
-	$(BIN)/python benchmarks/report_page.py
+# The peers are in an environment of their own, and constrained to the same versions of all else.
+$(PEERS)/.ready: pyproject.toml constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,peers]"
+	touch $@
+
+bench: $(PEERS)/.ready  ## speed and memory beside the bare limit and the peers (an hour, 40 GB of disk)
+	$(PEERS)/bin/python benchmarks/all.py
 
 clean:  ## remove the virtual environment and caches of tools, never results
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .import_linter_cache .hypothesis

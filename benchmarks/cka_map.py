@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from sides import Row, show
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from olmo_stages.estimates import group_weights
@@ -289,6 +290,20 @@ def speed(contest: Contest) -> Table:
     return table
 
 
+def rows(contest: Contest) -> list[Row]:
+    size = contest.problem.size
+    took = {name: tuple(it[0] for it in values) for name, values in contest.seconds.items()}
+    scale = size.layers / size.peer_rows
+    what = f"CKA, {size.layers} x {size.layers} map with errors, n={size.n}, d={size.d}"
+    found = [Row(what, "its Gram products alone", took["map"], took["bare"], "<= 1.3")]
+    for name, called in (("loop", "a numpy loop over pairs"), ("torch_cka", "torch_cka")):
+        if name in took:
+            times = tuple(it * scale for it in took[name])
+            note = f"measured on {size.peer_rows} of {size.layers} rows of the map" * (scale != 1)
+            found.append(Row(what, called, took["map"], times, ">= 20", note=note))
+    return found
+
+
 def memory(size: Size) -> Table:
     title = f"memory of building tables, without the tables; {THREADS} threads, n={size.n}"
     table = Table("d", "layers", "all activations, MB", "most held, MB", "in layers", title=title)
@@ -314,6 +329,7 @@ def main(arguments: list[str] | None = None) -> None:
     contest = Contest(Problem(size))
     contest.run()
     console.print(speed(contest))
+    show(rows(contest))
     values, exact = contest.values, loop(contest.problem, np.float64)
     values["ours"] = values["ours"][contest.problem.peer_rows]
     check(values["ours"], exact)

@@ -18,6 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+from sides import Row, show
+
 TARGET = 1.15
 SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "vocab_size": 100278}
 FULL_LAYERS = 32
@@ -123,6 +125,7 @@ def load(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="as without")
     parser.add_argument("--full", action="store_true", help=f"all {FULL_LAYERS} layers")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -136,11 +139,14 @@ def main():
         found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     assert found["bytes"] == total
     print(f"OLMo 3 7B shape with {n_layers} layers: {total / 1e9:.2f} GB of bfloat16 weights")
-    worst = 0.0
+    rows, worst = [], 0.0
     for name, label in (("anon", "anonymous"), ("rss", "resident")):
         ratio = found[name] / total
         worst = max(worst, ratio)
+        sides = ((found[name] / 1e9,), (total / 1e9,))
+        rows.append(Row(f"loading, peak {label} memory", "weights", *sides, "<= 1.15", "GB"))
         print(f"  peak {label:9} {found[name] / 1e9:6.2f} GB = {ratio:.3f} x the weights")
+    show(rows)
     print(f"  loaded in {found['seconds']:.1f} s; target: below {TARGET} x the weights")
     sys.exit(worst >= TARGET)
 

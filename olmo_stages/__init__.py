@@ -31,8 +31,8 @@ _CHECKED = (
     "vectors",
 )
 """What is given values from a command line, and what computes with arrays. The tests check the rest
-too, which would double the time a job needs to start, and what `nested` and `probing` call thousands
-of times a job (`descent`, `logistic`, `layer_probe`, `estimates`)."""
+too, which would double the time a job needs to start, and what a probe calls thousands of times
+(`descent`, `logistic`, `layer_probe`, `estimates`)."""
 
 # Here rather than in run.py, because a Slurm worker imports the package but never executes run.py.
 install_import_hook([f"{__name__}.{it}" for it in _CHECKED], "beartype.beartype")

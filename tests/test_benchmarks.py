@@ -113,8 +113,8 @@ def test_reports_are_timed_with_and_without_what_is_assembled(report_page, capsy
     report_page.main(["--small"])
     shown = capsys.readouterr().out
     assert "report of 2 stages x 3 analyses" in shown
-    assert "4, nothing assembled" in shown
-    assert "4, assembled" in shown
+    assert "4 layers, nothing assembled" in shown
+    assert "4 layers, assembled" in shown
 
 
 def test_a_report_that_misses_a_target_is_told(report_page):
