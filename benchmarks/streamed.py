@@ -193,7 +193,7 @@ def limited(gigabytes: float) -> Iterator[list[Path]]:
 
 
 def run(args, side, n, rows):
-    """Seconds, bytes, and whether there was a limit; a process of its own."""
+    """Seconds, bytes, and whether there was a limit; a process of its own."""  # noqa: DOC501
     words = [f"--{it}={getattr(args, it)}" for it in ("model", "layers", "memory")]
     words += [f"--{it}={getattr(args, it)}" for it in ("examples", "tokens")]
     command = [sys.executable, __file__, f"--one={side}", f"--n={n}", f"--rows={rows}", *words]
