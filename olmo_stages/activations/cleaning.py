@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from olmo_stages.activations.entry import MANIFEST
+from olmo_stages.activations.kept import left_over
 from olmo_stages.activations.store import LEASES, Store, lock_path
 from olmo_stages.activations.upkeep import (
     COMPLETE,
@@ -299,6 +301,10 @@ def _sweep(store: Store, weights: Path | None, now: float) -> None:
     for path in chain(store.root.glob(".*.tmp"), store.root.glob("*/*/*/.*.tmp")):
         with suppress(OSError):
             if path.stat().st_mtime < now - _LONG_DEAD_S:
+                path.unlink()
+    for manifest in store.root.glob(f"*/*/*/{MANIFEST}"):
+        for path in left_over(manifest.parent):
+            with suppress(OSError):
                 path.unlink()
     for folder in store.root.glob(f"{SCRATCH}*"):
         with suppress(OSError):

@@ -25,8 +25,9 @@ from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.discovery import block_modules, find_decoder
 from olmo_stages.models.initialisation import initialise
 from olmo_stages.models.malformed import malformed
+from olmo_stages.models.parts import Random, Read
 from olmo_stages.models.sites import Decoder
-from olmo_stages.models.skeleton import Random, Read, Skeleton, build, check_dtype, check_names
+from olmo_stages.models.skeleton import Skeleton, build, check_dtype, check_names
 from olmo_stages.models.tensors import Tensors
 from olmo_stages.types import Stage
 
