@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import xxhash
@@ -69,7 +69,7 @@ class Kept:
     label: str
     shards: Sequence[Shard]
     ran_on: dict[str, str]
-    _last: float = field(default_factory=time.monotonic)
+    _last: float = field(default_factory=lambda: monotonic())
     _took_s: float = 0.0
     _is_able: bool = True
     _told: set[str] = field(default_factory=set)
@@ -95,12 +95,12 @@ class Kept:
         """
         if (stop := told()) is not None:
             raise stop
-        if time.monotonic() - self._last >= max(EVERY_S, self._took_s / SHARE):
+        if monotonic() - self._last >= max(EVERY_S, self._took_s / SHARE):
             self.leave(fleet)
 
     def leave(self, fleet: Any) -> None:  # noqa: ANN401
         """Keep snapshots; where there is no room for them, say so once and go on without."""
-        start = time.monotonic()
+        start = monotonic()
         try:
             for i, shard in enumerate(self.shards if self._is_able else ()):
                 snapshot = fleet.snapshot(i)
@@ -110,7 +110,7 @@ class Kept:
         except StoreError as error:
             self._is_able = False
             say(f"{self.label}: {error}; going on without keeping how far it is")
-        self._last = time.monotonic()
+        self._last = monotonic()
         self._took_s = self._last - start
 
     def drop(self, part: int) -> None:

@@ -19,6 +19,7 @@ from olmo_stages.models import (
     layer_kinds,
     memory,
     placement,
+    plans,
     rope,
 )
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
@@ -172,7 +173,7 @@ def skeleton(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -
         if rope.differs(ropes):
             guards.check_transformers(transformers.__version__)
         with _explained(where), _one_line():
-            model = build(families.native_config(checkpoint.path), exact, place)
+            model = plans.model(families.native_config(checkpoint.path), exact, place)
         check_dtype(model, exact)
         if stage.random_init is not None:
             return Skeleton(where, model, Random(model, stage.random_init), exact, place, ropes)

@@ -82,9 +82,9 @@ class Skeleton:
         """
         inside = {module for block in self.blocks for module in block.modules()}
         around = [it for it in self.decoder.modules() if it not in inside and _owns(it)]
-        for part in around:
-            self._fill(part, self.parts.of(self._names[part], part))
         try:
+            for part in around:
+                self._fill(part, self.parts.of(self._names[part], part))
             yield
         finally:
             self.decoder.get_input_embeddings().to("meta")
