@@ -66,7 +66,7 @@ class Setting:
 
 
 FULL = Setting(32, (4, 16, 64), 6.0, 3.0, 16)
-QUICK = Setting(4, (2, 6), 2.5, 1.0, 6)
+QUICK = Setting(4, (2, 6), 2.5, 1.0, 2)
 
 
 def items(n_batches, examples, tokens):

@@ -80,8 +80,8 @@ class Kept:
         known = [found for path in _paths(self.folder, it.part) if (found := self._read(path, it))]
         best = max(known, key=lambda found: found.done, default=None)
         if best is not None:
-            n_done = max(best.done + 1, 0)
-            self._tell(f"going on after {n_done} blocks, where an earlier process was ended")
+            block = max(best.done + 1, 0)
+            self._tell(f"going on at block {block}, where an earlier process was ended")
             for device, name in best.facts["ran_on"].items():
                 names = [str(name), *self.ran_on.get(device, str(name)).split("; ")]
                 self.ran_on[device] = "; ".join(dict.fromkeys(names))
