@@ -42,7 +42,7 @@ AT, TIMES = 16, 5
 SLICE = 8 << 20
 """Bytes that are read at a time where nothing but reading is timed."""
 
-STEPS = 64
+STEPS = 24
 """Batches that one block computes where nothing but computing is timed."""
 
 
@@ -66,7 +66,7 @@ class Setting:
 
 
 FULL = Setting(32, (4, 16, 64), 6.0, 3.0, 16)
-QUICK = Setting(4, (2, 6), 2.5, 1.0, 2)
+QUICK = Setting(3, (2, 6), 2.0, 1.0, 2)
 
 
 def items(n_batches, examples, tokens):
