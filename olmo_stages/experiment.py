@@ -3,7 +3,8 @@
 import datetime
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +19,7 @@ from olmo_stages.activations.store import default_store
 from olmo_stages.cache import cache_folder
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.responses import OWN
-from olmo_stages.errors import ConfigError, NotHere, StoreError
+from olmo_stages.errors import ConfigError, NotHere, OlmoStagesError, StoreError
 from olmo_stages.looking import looking
 from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import checkpoints, digests
@@ -29,7 +30,7 @@ from olmo_stages.soups import common_root, is_miniature
 from olmo_stages.stages import MINIATURE, catalogue, lookup
 from olmo_stages.stopping import unit
 from olmo_stages.tracking import Tracker
-from olmo_stages.types import Analysis, PooledPosition, Position, Result, Stage
+from olmo_stages.types import Analysis, PooledPosition, Position, Result, Stage, Wanted
 
 
 @runtime_checkable
@@ -119,11 +120,17 @@ class Experiment:
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} is negative; give 0 or more")
 
-    def run(self, config: Mapping[str, Any]) -> Outcome:
+    def run(
+        self,
+        config: Mapping[str, Any],
+        others: Callable[[], Iterable["Experiment"]] = tuple,
+    ) -> Outcome:
         """Ask for activations, analyse, record, track.
 
         Args:
             config: the resolved configuration, for the record.
+            others: jobs of the same sweep; asked for only if there is something to compute, which
+                is then kept for them too.
 
         Returns:
             The result and where it is. A finished job is not redone unless `force`.
@@ -146,6 +153,9 @@ class Experiment:
             group = self.sweep or ""
             if found is None:
                 with self.tracking.running(job, group=group, config=config):
+                    if declares(self.analysis):
+                        own = wanted(self.analysis, self.model, ready.reference, self.seed)
+                        ready.source.expect(own, lambda: self.wanted_by(others()))
                     self._make(ready, job, config, start)
             result = (found or records.read(folder)).result
             tracked = self.tracking.record(job, result, folder, group=group, config=config)
@@ -156,8 +166,6 @@ class Experiment:
     ) -> None:
         """Ask for activations, analyse, record."""
         reference, dataset, source = ready.reference, ready.dataset, ready.source
-        if declares(self.analysis):
-            source.expect(wanted(self.analysis, self.model, reference, self.seed))
         result = self.analysis(self.model, reference, source, self.seed)
         said = _of_weights(source, self.model, reference)
         notes = (*dataset.notes, *ready.formats.warnings, *said)
@@ -180,6 +188,16 @@ class Experiment:
         folder = job.folder(Path(self.outputs))
         with unit():
             _write(folder, result, provenance, default_store(cache_folder(self.cache)).root)
+
+    def wanted_by(self, others: Iterable["Experiment"]) -> list[Wanted]:
+        """What other jobs are going to ask for of the same data, read in the same way."""
+        found: dict[Wanted, None] = {}
+        for it in others:
+            if (it.data, it.compute, it.cache) != (self.data, self.compute, self.cache):
+                continue
+            with suppress(OlmoStagesError):  # it says so itself when it runs
+                found |= dict.fromkeys(wanted(it.analysis, it.model, it.reference_stage(), it.seed))
+        return list(found)
 
     def finished(self, device: str | None = None) -> bool | None:
         """Whether the result is there, without running, building or downloading anything.

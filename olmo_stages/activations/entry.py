@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from olmo_stages.activations import files
-from olmo_stages.activations.identity import PassIdentity, digest, entry_key
+from olmo_stages.activations.identity import PassIdentity, digest
 from olmo_stages.activations.rows import Rows
 from olmo_stages.atomic import CACHE, write_file
 from olmo_stages.errors import StoreError
@@ -114,12 +114,14 @@ class Writer:
         identity: of the forward pass.
         captures: sites and positions.
         layers: block indices.
+        key: digest of the pass and of what it may keep; an entry holds no more.
     """
 
     folder: Path
     identity: PassIdentity
     captures: tuple[Capture, ...]
     layers: tuple[int, ...]
+    key: str
 
     def fits(self, name: str, part: int, ids: Sequence[str], *, whole: bool) -> bool:
         """Whether a file of the entry is the shard of these examples.
@@ -181,7 +183,7 @@ class Writer:
             "format_version": FORMAT_VERSION,
             "pass": asdict(self.identity),
             "pass_key": self.identity.key,
-            "entry_key": entry_key(self.identity, self.captures, self.layers),
+            "entry_key": self.key,
             "stage": {"label": stage.label, "size": stage.size, "source": stage.source},
             "ran_on": dict(ran_on),
             "captures": [list(capture) for capture in self.captures],
@@ -199,7 +201,7 @@ class Writer:
     def _metadata(self, part: int, ids: Sequence[str]) -> Mapping[str, str]:
         return {
             "format_version": str(SHARD_VERSION),
-            "entry": entry_key(self.identity, self.captures, self.layers),
+            "entry": self.key,
             "part": str(part),
             "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         }

@@ -2,7 +2,8 @@
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from olmo_stages.activations.rows import Rows, lay_out
 from olmo_stages.activations.store import Store
 from olmo_stages.errors import StoreError
 from olmo_stages.models.captures import Key
-from olmo_stages.types import Stage
+from olmo_stages.types import Position, Stage
 
 Found = dict[Key, Any]
 """Activations of a shard, torch tensors."""
@@ -31,6 +32,8 @@ class Extraction:
         store: how shards are cut.
         model: loads the model when the first shard is due.
         count: called with the stage after each batch.
+        asked: positions without which it is of no use; the others of the writer are kept where
+            every example has them.
 
     Raises:
         DataError: examples that cannot be read.
@@ -47,19 +50,22 @@ class Extraction:
         store: Store,
         model: HeldModel,
         count: Callable[[Stage], None],
+        asked: Collection[Position],
     ) -> None:
         self.label = f"{work.stage.label}: activations of examples"
         self.folder = writer.folder
         self._work = work
-        self._writer = writer
         self._model = model
         self._count = count
         # Before any lease is held: loading a library may keep Python's lock for long.
         importlib.import_module("torch")
         # Before the model, since a wrong tokenizer or position is found in a second.
         made = prompts.make(work.dataset, work.checkpoint, work.identity.max_length)
-        self._rows: Rows = lay_out(made, {capture.position for capture in writer.captures})
-        n_tokens = sum(capture.position == "tokens" for capture in writer.captures)
+        also: set[Position] = {it.position for it in writer.captures if it.position not in asked}
+        self._rows: Rows = lay_out(made, asked, also)
+        kept = tuple(it for it in writer.captures if it.position in self._rows.chosen)
+        self._writer = replace(writer, captures=kept)
+        n_tokens = sum(capture.position == "tokens" for capture in kept)
         cut = self._rows.shards(store.shard_examples, store.shard_rows // max(n_tokens, 1))
         self._cut = tuple(cut)
         self.parts = tuple(tuple(self._rows.ids[i] for i in part) for part in self._cut)

@@ -2,25 +2,27 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from olmo_stages.activations import comparison, prompts, streaming
-from olmo_stages.activations.entry import Entry
+from olmo_stages.activations.entry import Entry, read_entry
 from olmo_stages.activations.extracting import Extraction
 from olmo_stages.activations.held_model import HeldModel
 from olmo_stages.activations.identity import PassIdentity
+from olmo_stages.activations.keeping import kept
 from olmo_stages.activations.reading import Reader
 from olmo_stages.activations.request import (
     Asked,
     Need,
+    Pass,
     Work,
     ask,
     check_capture,
     check_layers,
     describe,
     need,
+    passes,
 )
 from olmo_stages.activations.responding import Responder
 from olmo_stages.activations.responses import Completed, Completion
@@ -91,6 +93,7 @@ class Source:
         self._works: dict[Stage, Work] = {}
         self._model = HeldModel(compute)
         self._expected: tuple[Wanted, ...] = ()
+        self._others: Callable[[], Sequence[Wanted]] = tuple
         self._using = Using(self._store)
         # For whoever neither closes it nor enters it.
         weakref.finalize(self, self._using.close)
@@ -115,7 +118,9 @@ class Source:
         """Let others remove what was read and written here."""
         self._using.close()
 
-    def expect(self, wanted: Sequence[Wanted]) -> None:
+    def expect(
+        self, wanted: Sequence[Wanted], others: Callable[[], Sequence[Wanted]] = tuple
+    ) -> None:
         """Tell beforehand what is going to be asked for.
 
         The first request then completes all of it: first what no other process is computing, then
@@ -124,8 +129,10 @@ class Source:
 
         Args:
             wanted: exactly that; anything else would be computed in vain.
+            others: what other jobs are going to ask for of the same data; asked for only if there
+                is something to compute. A pass that is needed anyway keeps it too.
         """
-        self._expected = tuple(wanted)
+        self._expected, self._others = tuple(wanted), others
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -328,20 +335,16 @@ class Source:
         expected, self._expected = self._expected, ()
         # Stage by stage, since one model is in memory at a time.
         stages = list(dict.fromkeys(it.stage for it in expected))
-        crews: list[Crew] = []
-        coming: list[Need] = []
+        needs = [
+            need(self._work(it.stage), it)
+            for it in sorted(expected, key=lambda it: stages.index(it.stage))
+        ]
 
-        def has(identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]) -> bool:
-            if any(it.gives(identity, captures, layers) for it in coming):
-                return True
-            return self._find(identity, captures, layers) is not None
+        def others() -> list[Need]:
+            return [need(self._work(it.stage), it) for it in self._others() if it.stage in stages]
 
-        for it in sorted(expected, key=lambda it: stages.index(it.stage)):
-            needed = need(self._work(it.stage), it)
-            if missing := needed.missing(has):
-                crews.append(self._crew(needed.work, missing, needed.captured))
-                coming.append(replace(needed, captures=missing))
-        finish(crews)
+        found = passes(needs, self._find, self._kept, others)
+        finish([self._crew(it.work, it.captures, it.layers) for it in found])
 
     def _entry(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Entry:
         crew = self._crew(work, captures, layers)
@@ -349,18 +352,26 @@ class Source:
         return crew.complete
 
     def _crew(self, work: Work, captures: Sequence[Capture], layers: Sequence[int]) -> Crew:
-        writer = self._store.writer(work.identity, captures, layers)
+        whole = self._kept(Pass(work, tuple(captures), tuple(layers)))
+        writer = self._store.writer(work.identity, whole.captures, whole.layers)
+        asked: set[Position] = {it.position for it in captures}
 
         def count(stage: Stage) -> None:
             self.forward_passes[stage] += 1
 
         def begin() -> Extraction:
             if self._compute.streamed:
-                return streaming.Streamed(work, writer, self._store, self._compute, count)
-            return Extraction(work, writer, self._store, self._model, count)
+                return streaming.Streamed(work, writer, self._store, self._compute, count, asked)
+            return Extraction(work, writer, self._store, self._model, count, asked)
 
         self._using(writer.folder)
+        there = read_entry(writer.folder)
+        if there is not None and not there.covers(captures, layers):
+            begin()  # says which examples lack what is asked for
         return Crew(self._store, writer.folder, begin)
+
+    def _kept(self, asked: Pass) -> Pass:
+        return kept(asked, self._compute.resolve_device())
 
     def _find(
         self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]

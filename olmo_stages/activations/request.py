@@ -1,6 +1,6 @@
 """What is asked of a stage, checked and identified before anything is loaded."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -38,6 +38,7 @@ class Work:
         identity: of the forward pass.
         n_layers: number of blocks.
         dataset: what it reads: the examples, with responses where there are any.
+        d_model: width of the stream; 0 = not known.
     """
 
     stage: Stage
@@ -45,6 +46,7 @@ class Work:
     identity: PassIdentity
     n_layers: int
     dataset: Dataset
+    d_model: int = 0
 
     def reading(self, dataset: Dataset) -> "Work":
         """The same stage reading other data, in the same format."""
@@ -114,7 +116,8 @@ def describe(
         max_length=context if max_length is None else min(max_length, context),
     )
     n_layers = _first(checkpoint.path, config, "num_hidden_layers", "n_layer")
-    return Work(stage, checkpoint, identity, n_layers, dataset)
+    d_model = config.get("hidden_size") or config.get("n_embd") or 0
+    return Work(stage, checkpoint, identity, n_layers, dataset, d_model)
 
 
 def check_capture(site: Site, position: Position) -> Capture:
@@ -171,9 +174,7 @@ class Need:
     layers: tuple[int, ...]
     captured: tuple[int, ...]
 
-    def missing(
-        self, has: Callable[[PassIdentity, Sequence[Capture], Sequence[int]], object]
-    ) -> tuple[Capture, ...]:
+    def missing(self, has: "Has") -> tuple[Capture, ...]:
         """The captures that one forward pass over `captured` has to give; none = no pass.
 
         Args:
@@ -181,15 +182,24 @@ class Need:
         """
         return tuple(it for it in self.captures if not has(self.work.identity, (it,), self.layers))
 
-    def gives(
-        self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]
-    ) -> bool:
-        """Whether its pass gives what is asked for."""
-        return (
-            identity == self.work.identity
-            and set(captures) <= set(self.captures)
-            and set(layers) <= set(self.captured)
-        )
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass.
+
+    Args:
+        work: of the stage.
+        captures: sites and positions that are asked for.
+        layers: block indices that are asked for; -1 = embeddings.
+    """
+
+    work: Work
+    captures: tuple[Capture, ...]
+    layers: tuple[int, ...]
+
+
+Has = Callable[[PassIdentity, Sequence[Capture], Sequence[int]], object]
+"""Whether captures and layers of a pass are there; anything that is true means yes."""
 
 
 def need(work: Work, wanted: Wanted) -> Need:
@@ -204,33 +214,58 @@ def need(work: Work, wanted: Wanted) -> Need:
 
 
 def passes(
-    needs: Iterable[Need],
-    has: Callable[[PassIdentity, Sequence[Capture], Sequence[int]], object],
-) -> list[tuple[Need, tuple[Capture, ...]]]:
+    needs: Sequence[Need],
+    has: Has,
+    keep: Callable[[Pass], Pass],
+    others: Callable[[], Iterable[Need]] = tuple,
+) -> Iterator[Pass]:
     """The forward passes that give all that is needed, none for what an earlier one gives.
 
     Args:
         needs: in their order.
-        has: what is there already, as for `Need.missing`.
+        has: what is there already, without these passes.
+        keep: adds to a pass what else it is to keep.
+        others: what others are going to need, who come later; asked for at the first pass. A pass
+            gives them what they need of it.
 
-    Returns:
-        For each pass the need that it is for, and the captures that it gives.
+    Yields:
+        For each pass what is asked of it; what it keeps is as `keep` says.
     """
-    found: list[tuple[Need, tuple[Capture, ...]]] = []
+    made: list[Pass] = []
+    later: list[Need] | None = None
 
     def given(identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]) -> object:
         earlier = any(
             it.work.identity == identity
-            and set(captures) <= set(kept)
-            and set(layers) <= set(it.captured)
-            for it, kept in found
+            and set(captures) <= set(it.captures)
+            and set(layers) <= set(it.layers)
+            for it in made
         )
         return earlier or has(identity, captures, layers)
 
-    for it in needs:
-        if missing := it.missing(given):
-            found.append((it, missing))
-    return found
+    for number, it in enumerate(needs):
+        if not (missing := it.missing(given)):
+            continue
+        if later is None:
+            later = list(others())
+        found = Pass(it.work, missing, it.captured)
+        for other in (*needs[number + 1 :], *later):
+            if other.work.identity == it.work.identity:
+                found = _with(found, replace(other, captures=other.missing(given)))
+        made.append(keep(found))
+        yield found
+
+
+def _with(first: Pass, other: Need) -> Pass:
+    """The same pass also for what another needs; not where rows for each token would multiply."""
+    if not other.captures:
+        return first
+    captures = tuple(sorted({*first.captures, *other.captures}))
+    layers = tuple(sorted({*first.layers, *other.captured}))
+    for asked, own in ((first.captures, first.layers), (other.captures, other.captured)):
+        if any(it.position == "tokens" for it in asked) and set(own) != set(layers):
+            return first
+    return replace(first, captures=captures, layers=layers)
 
 
 def declares(analysis: Analysis) -> bool:

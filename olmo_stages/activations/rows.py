@@ -1,11 +1,13 @@
 """Which rows an entry holds: its examples, their tokens, and how they are cut into shards."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from olmo_stages.data.positions import left_out, reads_sink, resolve_all
 from olmo_stages.data.spans import Prompt
+from olmo_stages.errors import DataError
 from olmo_stages.types import Position
 
 
@@ -81,12 +83,17 @@ class Rows:
         }
 
 
-def lay_out(prompts: Sequence[Prompt], positions: Collection[Position]) -> Rows:
+def lay_out(
+    prompts: Sequence[Prompt],
+    positions: Collection[Position],
+    also: Collection[Position] = (),
+) -> Rows:
     """Decide what is read of each prompt, and in which order.
 
     Args:
         prompts: in the data set's order.
         positions: names of the positions.
+        also: those that are read too, where no example lacks them.
 
     Returns:
         The rows.
@@ -94,6 +101,12 @@ def lay_out(prompts: Sequence[Prompt], positions: Collection[Position]) -> Rows:
     Raises:
         DataError: some examples lack what a position reads.
     """
+    chosen: dict[Position, Chosen] = {
+        position: _choose(prompts, position) for position in positions
+    }
+    for position in also:
+        with suppress(DataError):
+            chosen[position] = _choose(prompts, position)
     # Longest first: memory runs out at once or never. Ties keep the data set's order.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i))
     return Rows(
@@ -101,7 +114,7 @@ def lay_out(prompts: Sequence[Prompt], positions: Collection[Position]) -> Rows:
         order=order,
         token_ids=[prompt.token_ids for prompt in prompts],
         n_truncated=sum(prompt.n_dropped > 0 for prompt in prompts),
-        chosen={position: _choose(prompts, position) for position in positions},
+        chosen=chosen,
         n_joined=sum(prompt.joined for prompt in prompts),
     )
 

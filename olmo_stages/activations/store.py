@@ -88,10 +88,11 @@ class Store:
     def writer(
         self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]
     ) -> Writer:
-        """Writer of the entry that holds exactly these captures and layers."""
+        """Writer of the entry of these captures and layers."""
         key = entry_key(identity, captures, layers)
         folder = self._pass_folder(identity) / key
-        return Writer(folder, identity, tuple(sorted(set(captures))), tuple(sorted(set(layers))))
+        chosen = tuple(sorted(set(captures))), tuple(sorted(set(layers)))
+        return Writer(folder, identity, *chosen, key)
 
     def folder(self, key: str, name: str) -> Path:
         """Folder of the entry `name` of what `key` identifies."""

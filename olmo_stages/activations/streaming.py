@@ -1,6 +1,6 @@
 """Extraction of a model that is read block by block, into the same entries of the store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,7 @@ from olmo_stages.activations.store import Store
 from olmo_stages.atomic import CACHE, scratch
 from olmo_stages.models.compute import Compute
 from olmo_stages.progress import progress, say
-from olmo_stages.types import Stage
+from olmo_stages.types import Position, Stage
 
 MOST_SHARDS = 256
 """Shards of one reading of the weights: a process has a thread for each lease that it holds."""
@@ -30,6 +30,7 @@ class Streamed(Extraction):
         store: how shards are cut.
         compute: device, dtype and batches.
         count: called with the stage after each reading.
+        asked: positions without which it is of no use.
 
     Raises:
         DataError: examples that cannot be read.
@@ -46,8 +47,9 @@ class Streamed(Extraction):
         store: Store,
         compute: Compute,
         count: Callable[[Stage], None],
+        asked: Collection[Position],
     ) -> None:
-        super().__init__(work, writer, store, HeldModel(compute), count)
+        super().__init__(work, writer, store, HeldModel(compute), count, asked)
         self._compute = compute
         self._skeleton: Any = None
         self._ran_on: dict[str, str] = {}
@@ -135,7 +137,8 @@ class Streamed(Extraction):
         given = [[it.id, it.token_ids, sorted(it.tokens.items())] for it in items]
         return {
             "kept_version": str(KEPT_VERSION),
-            "entry": self.folder.name,
+            "entry": self._writer.key,
+            "reads": digest([self._writer.captures, self._writer.layers]),
             "part": str(part),
             "examples": digest(given),
             **{package: version(package) for package in ("torch", "transformers")},

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from olmo_stages.activations import request
+from olmo_stages.activations import keeping, request
 from olmo_stages.activations.identity import PassIdentity, digest
 from olmo_stages.activations.request import Work
 from olmo_stages.activations.store import default_store
@@ -25,11 +25,12 @@ from olmo_stages.data.responses import Response
 from olmo_stages.errors import NotHere
 from olmo_stages.experiment import Experiment, Ready
 from olmo_stages.looking import looking
-from olmo_stages.miniature.recipe import chats, family
+from olmo_stages.miniature.recipe import Recipe, chats, family
 from olmo_stages.models.captures import Capture
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.compute import SCHEMES, Compute
 from olmo_stages.models.released import release_of
+from olmo_stages.shapes import WIDTHS
 from olmo_stages.stages import MINIATURE
 from olmo_stages.types import Example, Stage, Wanted
 
@@ -54,8 +55,8 @@ class Step:
         cache: the cache folder.
         data: name of the data set.
         dataset: the examples; None where they are not on this machine.
-        captures: sites and positions that a pass keeps.
-        layers: layers that a pass keeps; None = all, embeddings included.
+        captures: sites and positions that are asked of a pass.
+        layers: layers that are asked of a pass; None = all, embeddings included.
         is_here: whether the checkpoint is on this machine, so that it is known for sure that the
             step is needed.
     """
@@ -97,10 +98,14 @@ class Job:
 class Forecast:
     """Walks through jobs in their order.
 
+    Args:
+        jobs: all of them; a pass that one needs keeps what the others are going to need of it.
+
     Attributes:
         steps: what is left to compute, each once.
     """
 
+    jobs: Sequence[Experiment] = ()
     steps: list[Step] = field(default_factory=list)
     _made: list[tuple[str, frozenset[Capture], frozenset[int], int]] = field(default_factory=list)
     _written: dict[str, int] = field(default_factory=dict)
@@ -127,7 +132,9 @@ class Forecast:
             if state == "done":
                 return Job(state, about)
             walk = _Walk(self, here, device, ready)
-            walk.read(request.wanted(here.analysis, here.model, walk.reference, here.seed))
+            own = request.wanted(here.analysis, here.model, walk.reference, here.seed)
+            others = here.wanted_by(it.on(device) for it in self.jobs)
+            walk.read(own, others if request.declares(here.analysis) else ())
         return Job(
             state,
             about,
@@ -143,11 +150,11 @@ class Forecast:
         found = (n for k, c, kept, n in self._made if k == key and captures <= c and layers <= kept)
         return next(found, None)
 
-    def take(self, key: str, layers: Iterable[int], step: Step) -> int:
-        """Note a forward pass that keeps these layers; its number."""
+    def take(self, key: str, captures: Iterable[Capture], layers: Iterable[int], step: Step) -> int:
+        """Note a forward pass that keeps these captures and layers; its number."""
         self.steps.append(step)
         number = len(self.steps) - 1
-        self._made.append((key, frozenset(step.captures), frozenset(layers), number))
+        self._made.append((key, frozenset(captures), frozenset(layers), number))
         return number
 
     def write(self, key: str, step: Step) -> tuple[int, bool]:
@@ -175,36 +182,57 @@ class _Walk:
         self.n_stored = 0
         self.responses = self._responses()
 
-    def read(self, wanted: Iterable[Wanted]) -> None:
-        """Find what is wanted, or note the steps that give it."""
+    def read(self, wanted: Sequence[Wanted], others: Sequence[Wanted]) -> None:
+        """Find what is wanted, or note the steps that give it, and what others want of them."""
         needs = [request.need(self._work(it.stage), it) for it in wanted]
+        for need in needs:
+            for capture in need.captures:
+                self._note(need.work.identity, (capture,), need.layers)
 
         def has(identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]) -> bool:
-            number = self.forecast.has(self.place + identity.key, captures, layers)
-            if number is not None:
-                self.shared.append(number)
-                return True
-            found = self.store.find(identity, captures, layers) is not None
-            self.n_stored += found
-            return found
+            made = self.forecast.has(self.place + identity.key, captures, layers)
+            return made is not None or self.store.find(identity, captures, layers) is not None
 
-        for need, captures in request.passes(needs, has):
-            kept = tuple(sorted(set(need.captured)))
-            layers = None if len(kept) > need.work.n_layers else kept  # and the embeddings
-            step = replace(self._step("activations", need.work), captures=captures, layers=layers)
-            key = self.place + need.work.identity.key
-            self.own.append(self.forecast.take(key, need.captured, step))
+        def later() -> list[request.Need]:
+            stages = {it.stage for it in wanted}
+            return [request.need(self._work(it.stage), it) for it in others if it.stage in stages]
+
+        for asked in request.passes(needs, has, self._kept, later):
+            whole = self._kept(asked)
+            layers = None if len(asked.layers) > asked.work.n_layers else asked.layers
+            step = self._step("activations", asked.work)
+            step = replace(step, captures=asked.captures, layers=layers)
+            key = self.place + asked.work.identity.key
+            self.own.append(self.forecast.take(key, whole.captures, whole.layers, step))
+
+    def _note(
+        self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]
+    ) -> None:
+        """Note where something that is read comes from, if it is there by then."""
+        number = self.forecast.has(self.place + identity.key, captures, layers)
+        if number is not None:
+            self.shared.append(number)
+        elif self.store.find(identity, captures, layers) is not None:
+            self.n_stored += 1
+
+    def _kept(self, asked: request.Pass) -> request.Pass:
+        return keeping.kept(asked, self._device())
+
+    def _device(self) -> str:
+        compute = self.experiment.compute
+        if compute.device == "auto":
+            return self.device or compute.resolve_device()
+        return compute.device
 
     def _step(self, kind: Kind, work: Work) -> Step:
         dataset = None if self.ready is None else self.ready.dataset
         name = _called(self.experiment) if dataset is None else dataset.name
         is_here = work.checkpoint.path != Path()
         compute = self.experiment.compute
-        device = compute.device
-        if device == "auto":
-            device = self.device or compute.resolve_device()
         cache = cache_folder(self.experiment.cache)
-        return Step(kind, work.stage, compute, device, cache, name, dataset, is_here=is_here)
+        return Step(
+            kind, work.stage, compute, self._device(), cache, name, dataset, is_here=is_here
+        )
 
     def _responses(self) -> dict[Stage, tuple[str, dict[str, Response] | None]]:
         """By stage that writes: what identifies its responses, and those that are there."""
@@ -284,7 +312,16 @@ class _Walk:
         told = release_of(stage)
         depth = _UNKNOWN_DEPTH if told is None or told.shape is None else told.shape.n_layers
         dataset = _NOT_HERE if ready is None else ready.dataset
-        return Work(stage, Checkpoint(Path(), None), identity, depth, dataset)
+        return Work(stage, Checkpoint(Path(), None), identity, depth, dataset, _width(stage))
+
+
+def _width(stage: Stage) -> int:
+    """Width of the stream of a model that is not here; 0 = not known."""
+    if stage.source == MINIATURE:
+        return Recipe().architecture.d_model
+    told = release_of(stage)
+    widths = None if told is None else WIDTHS.get((told.family, told.size))
+    return 0 if widths is None else widths.d_model
 
 
 def _spelt(stage: Stage) -> list[Any]:

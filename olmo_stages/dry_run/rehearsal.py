@@ -180,7 +180,9 @@ def rehearse(jobs: Iterable[Asked], place: Callable[[str], Place]) -> Rehearsal:
         jobs: the jobs.
         place: where a job of a size would run.
     """
-    forecast, analyses = Forecast(), hours.Analyses()
+    jobs = list(jobs)
+    forecast = Forecast([it.experiment for it in jobs if it.experiment is not None])
+    analyses = hours.Analyses()
     needs: list[Needs | None] = []
     seconds: list[float | None] = []
     rows: list[Row] = []

@@ -13,6 +13,7 @@ from olmo_stages import command
 from olmo_stages.errors import StoreError
 from olmo_stages.launching import current
 from olmo_stages.launching.asked import config_roots, named
+from olmo_stages.launching.building import others_of
 from olmo_stages.launching.child import STOPPED, Told
 from olmo_stages.launching.ending import leave_word
 from olmo_stages.launching.explanation import KNOWN, explain
@@ -113,7 +114,7 @@ def perform(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:
     with searching(config_roots(settings)):
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         experiment = hydra.utils.instantiate(cfg, _convert_="all")
-        outcome = experiment.run(config)
+        outcome = experiment.run(config, lambda: others_of(Path(settings.sweep.dir), name))
     from olmo_stages.report.show import show_job
 
     show_job(

@@ -1,22 +1,19 @@
 """`dry_run=true`: what a command line would do, from Hydra's configuration; nothing is started."""
 
-import copy
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf import OmegaConf
 
 from olmo_stages.dry_run import shown
 from olmo_stages.dry_run.rehearsal import Asked, Place, Rehearsal, Submission, rehearse
 from olmo_stages.errors import ConfigError
 from olmo_stages.expected import told
 from olmo_stages.launching.asked import asked_for, config_roots, named, words_of_jobs
+from olmo_stages.launching.building import built, composed
 from olmo_stages.launching.explanation import KNOWN, explain, is_request
 from olmo_stages.launching.local import Way
 from olmo_stages.launching.screen import say
@@ -101,26 +98,11 @@ def _jobs(config: Any, before: dict[str, str], *, multirun: bool) -> Iterator[As
             name, overrides, about=about.get(name) or told(overrides), before=before.get(name, "")
         )
         try:
-            experiment = _built(_composed(config, of_job) if multirun else config)
+            experiment = built(composed(config, of_job) if multirun else config)
         except KNOWN as error:
             yield replace(asked, error=explain(error))
         else:
             yield replace(asked, experiment=experiment)
-
-
-def _composed(config: Any, words: Sequence[str]) -> Any:  # noqa: ANN401  (DictConfig)
-    loader = GlobalHydra.instance().config_loader()
-    return loader.load_sweep_config(config, list(words))
-
-
-def _built(config: Any) -> Any:  # noqa: ANN401  (DictConfig)
-    """The experiment of a configuration, which is not run."""
-    HydraConfig.instance().set_config(config)
-    own = copy.deepcopy(config)
-    with read_write(own), open_dict(own):
-        del own["hydra"]
-    OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    return hydra.utils.instantiate(own, _convert_="all")
 
 
 def _launcher(config: Any, *, multirun: bool) -> _Launcher:  # noqa: ANN401  (DictConfig)

@@ -87,7 +87,7 @@ class Skeleton:
                 self._fill(part, self.parts.of(self._names[part], part))
             yield
         finally:
-            self.decoder.get_input_embeddings().to("meta")
+            _empty(self.decoder.get_input_embeddings())
 
     def skip(self, n_blocks: int, zeros: Collection[str]) -> None:
         """Take the first blocks as looked at by another process, which found these weights zero."""
@@ -128,7 +128,7 @@ class Skeleton:
                     with handing_on(self.blocks[:i]):
                         yield i, block
                 finally:
-                    block.to("meta")
+                    _empty(block)
 
     @cached_property
     def _names(self) -> dict[nn.Module, str]:
@@ -215,3 +215,10 @@ def _hand_on(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.
 
 def _owns(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False))
+
+
+def _empty(part: nn.Module) -> None:
+    """Let go of the weights of a part; its buffers stay, for the next pass."""
+    for module in part.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(weight.to("meta"), requires_grad=False))

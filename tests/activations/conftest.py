@@ -8,6 +8,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import Olmo3Config, PreTrainedTokenizerFast
 from transformers.models.olmo3 import Olmo3ForCausalLM
 
+from olmo_stages.activations import keeping
 from olmo_stages.activations.extraction import Source
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
@@ -61,6 +62,12 @@ def build_examples(n=11):
 def checkpoint(tmp_path_factory):
     torch.set_num_threads(1)
     return build_checkpoint(tmp_path_factory.mktemp("model") / "olmo3")
+
+
+@pytest.fixture
+def thrifty(monkeypatch):
+    """Passes keep what is asked for and nothing else."""
+    monkeypatch.setattr(keeping, "SHARE", 0.0)
 
 
 @pytest.fixture

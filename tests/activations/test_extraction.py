@@ -13,11 +13,11 @@ import torch
 from filelock import SoftReadWriteLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from olmo_stages.activations import extraction, held_model
+from olmo_stages.activations import extraction, held_model, keeping
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
-from olmo_stages.errors import ConfigError, StoreError
+from olmo_stages.errors import ConfigError, DataError, StoreError
 from olmo_stages.types import ActivationSource, Stage, Wanted
 
 
@@ -112,16 +112,83 @@ def test_more_layers_do_not_come_from_the_smaller_entry(make_source, stage):
     assert source.forward_passes[stage] == 2 * n
 
 
-def test_another_site_or_position_is_another_pass(make_source, stage):
+def test_another_site_is_another_pass(make_source, stage):
     source = make_source()
     post = source(stage)
     n = source.forward_passes[stage]
     mid = source(stage, site="resid_mid")
-    first = source(stage, position="first_content")
-    assert source.forward_passes[stage] == 3 * n
-    assert len({post.key, mid.key, first.key}) == 3
+    assert source.forward_passes[stage] == 2 * n
+    assert post.key != mid.key
     assert not np.allclose(post.values, mid.values)
+
+
+def test_another_position_is_of_the_same_pass(make_source, stage):
+    source = make_source()
+    post = source(stage)
+    n = source.forward_passes[stage]
+    first = source(stage, position="first_content")
+    mean = source(stage, position="mean")
+    assert source.forward_passes[stage] == n
+    assert post.key == first.key == mean.key
     assert not np.allclose(post.values, first.values)
+
+
+@pytest.mark.usefixtures("thrifty")
+def test_another_position_is_another_pass_where_nothing_else_is_kept(make_source, stage):
+    source = make_source()
+    post = source(stage)
+    n = source.forward_passes[stage]
+    first = source(stage, position="first_content")
+    assert source.forward_passes[stage] == 2 * n
+    assert post.key != first.key
+    assert not np.allclose(post.values, first.values)
+
+
+@pytest.mark.parametrize("position", ["last", "mean", "first_content"])
+@pytest.mark.parametrize("layers", [None, (2,)])
+def test_what_nobody_asked_for_has_the_values_of_a_pass_of_its_own(
+    make_source, stage, tmp_path, position, layers, monkeypatch
+):
+    source = make_source()
+    source(stage, position="last_content", layers=layers)
+    n = source.forward_passes[stage]
+    found = source(stage, position=position, layers=layers and (0, *layers))
+    assert source.forward_passes[stage] == n
+    monkeypatch.setattr(keeping, "SHARE", 0.0)
+    alone = make_source(where=Store(tmp_path / "alone", shard_examples=4))
+    assert np.array_equal(
+        found.values, alone(stage, position=position, layers=layers and (0, *layers)).values
+    )
+
+
+def test_a_position_that_an_example_lacks_is_not_kept_and_is_refused(make_source, stage, store):
+    source = make_source()
+    source(stage)
+    (entry,) = [read_entry(path.parent) for path in store.root.glob("*/*/*/manifest.json")]
+    kept = {it.position for it in entry.captures}
+    assert {"last", "mean", "last_prompt"} <= kept
+    assert not kept & {"last_user", "response_mean", "think_mean"}
+    with pytest.raises(DataError, match="position response_mean"):
+        source(stage, position="response_mean")
+
+
+def test_a_pass_gives_what_other_jobs_are_going_to_ask_for(make_source, stage):
+    source, asked = make_source(), []
+    other = Wanted(stage, (("attn_out", "mean"),))
+
+    def others():
+        asked.append(True)
+        return [other, Wanted(dataclasses.replace(stage, random_init=0), other.captures)]
+
+    source.expect([Wanted(stage, (("resid_post", "last"),))], others)
+    source(stage)
+    n = source.forward_passes[stage]
+    source(stage, site="attn_out", position="mean")
+    assert source.forward_passes == {stage: n}
+    again = make_source()
+    again.expect([Wanted(stage, (("resid_post", "last"),))], others)
+    again(stage)
+    assert asked == [True]
 
 
 def test_prefetch_takes_one_pass_for_several(make_source, stage):
@@ -137,6 +204,7 @@ def test_prefetch_takes_one_pass_for_several(make_source, stage):
     assert np.array_equal(pre.values[1:], post.values[:-1])
 
 
+@pytest.mark.usefixtures("thrifty")
 def test_prefetch_leaves_out_what_is_there(make_source, stage, store):
     source = make_source()
     source(stage)
@@ -189,6 +257,7 @@ def keys(make_source, stage, data=None, **options):
     return make_source(data, **options)(stage, layers=(0,)).key
 
 
+@pytest.mark.usefixtures("thrifty")
 def test_the_key_changes_with_each_ingredient(
     make_source, stage, dataset, checkpoint, tmp_path, make_checkpoint, monkeypatch
 ):
@@ -333,8 +402,9 @@ def entries(store):
     return sorted(path.parent.name for path in store.root.glob("*/*/*/manifest.json"))
 
 
+@pytest.mark.usefixtures("thrifty")
 @pytest.mark.parametrize("layers", [None, (1, 3)])
-def test_expecting_makes_the_same_entries_as_asking(make_source, stage, store, tmp_path, layers):
+def test_expecting_takes_one_pass_a_stage(make_source, stage, store, tmp_path, layers):
     random = dataclasses.replace(stage, random_init=0)
     pair = (("resid_post", "last"),)
     wanted = [
@@ -345,22 +415,22 @@ def test_expecting_makes_the_same_entries_as_asking(make_source, stage, store, t
     ]
 
     def ask(source):
-        for it in wanted:
-            if len(it.captures) > 1:
-                source.prefetch(it.stage, it.captures, it.layers)
-            for site, position in it.captures:
-                source(it.stage, site=site, position=position, layers=it.layers)
-        return source.forward_passes
+        return [
+            source(it.stage, site=site, position=position, layers=it.layers).values.tolist()
+            for it in wanted
+            for site, position in it.captures
+        ]
 
     asked = make_source(where=dataclasses.replace(store, root=tmp_path / "asked"))
     expected = make_source()
     expected.expect(wanted)
     assert not store.root.exists()
     expected(stage, layers=layers)
-    n = entries(store)
-    passes = dict(expected.forward_passes)
-    assert ask(expected) == passes == ask(asked)
-    assert entries(store) == n == entries(asked._store)
+    assert ask(expected) == ask(asked)
+    one = expected.forward_passes[random]
+    assert expected.forward_passes == {stage: one, random: one}
+    assert len(entries(store)) == 2
+    assert asked.forward_passes[stage] > one
 
 
 def test_what_is_expected_and_wrong_is_told_at_the_first_request(make_source, stage):

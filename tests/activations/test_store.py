@@ -217,6 +217,7 @@ def test_the_manifest_holds_the_inputs_of_the_key(make_source, stage, store):
     assert folder_of(store).parent.name == manifest["pass_key"]
 
 
+@pytest.mark.usefixtures("thrifty")
 def test_the_tensors_are_plain_safetensors(make_source, stage, store):
     from safetensors.numpy import load_file
 
@@ -256,6 +257,7 @@ def test_a_full_disk_is_noticed_before_the_forward_pass(make_source, stage, monk
     assert source.forward_passes[stage] == 0
 
 
+@pytest.mark.usefixtures("thrifty")
 def test_a_lock_that_stays_held_is_a_warning_only(make_source, stage, store):
     impatient = dataclasses.replace(store, lock_timeout_s=0.2)
     source = make_source(where=impatient)
@@ -277,6 +279,7 @@ def test_a_free_lock_warns_of_nothing(make_source, stage, store):
         make_source(where=dataclasses.replace(store, lock_timeout_s=0.2))(stage)
 
 
+@pytest.mark.usefixtures("thrifty")
 def test_ls_says_what_is_there(make_source, stage, store):
     make_source()(stage, site="attn_out", position="mean", layers=(1, 2))
     (row,) = upkeep.ls(store)

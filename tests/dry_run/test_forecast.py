@@ -30,6 +30,12 @@ SWEEPS = {
         ("second", Asking(BOTH, ("resid_post", "attn_out"), ("last", "mean"), at_once=True)),
         ("second", Asking(BOTH, ("resid_post",), ("mean",))),
     ],
+    "a site a job": [
+        ("second", Asking(BOTH, ("resid_post",))),
+        ("first", Asking(sites=("resid_mid",))),
+        ("second", Asking(BOTH, ("attn_out", "mlp_out"), ("mean",))),
+    ],
+    "sites one after another in one job": [("second", Asking(sites=("resid_post", "attn_out")))],
     "several positions one after another": [("second", Asking(positions=("last", "mean")))],
     "tokens beside means": [("second", Asking(positions=("mean", "tokens"), at_once=True))],
     "all layers, then some": [
@@ -62,7 +68,7 @@ def jobs_of(job, sweep):
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_steps_are_those_that_are_then_taken(job, computed, sweep):
     jobs = jobs_of(job, sweep)
-    forecast = Forecast()
+    forecast = Forecast(jobs)
     told = [forecast.add(it) for it in jobs]
     assert computed() == {"activations": 0, "responses": 0}
     expected = Counter(it.kind for it in forecast.steps)
@@ -70,7 +76,7 @@ def test_steps_are_those_that_are_then_taken(job, computed, sweep):
     done = []
     for number, it in enumerate(jobs):
         before = sum(computed().values())
-        it.run({})
+        it.run({}, lambda: jobs)
         done.append(sum(computed().values()) - before)
         assert done[-1] == len(told[number].steps)
     assert computed() == {kind: expected[kind] for kind in ("activations", "responses")}
@@ -80,6 +86,24 @@ def test_steps_are_those_that_are_then_taken(job, computed, sweep):
     told = [again.add(replace(it, force=True)) for it in jobs]
     assert again.steps == []
     assert all(it.state == "missing" and it.n_stored for it in told)
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "a site a job",
+        "sites one after another in one job",
+        "several positions one after another",
+        "all layers, then some",
+        "some layers, then all",
+    ],
+)
+def test_there_is_one_pass_a_stage(job, sweep):
+    jobs = jobs_of(job, sweep)
+    forecast = Forecast(jobs)
+    for it in jobs:
+        forecast.add(it)
+    assert sorted(it.stage.label for it in forecast.steps) == ["first", "second"]
 
 
 def test_jobs_that_share_a_step_are_told_of_it(job):

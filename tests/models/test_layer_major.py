@@ -273,6 +273,18 @@ def test_a_pass_goes_on_from_between_any_two_batches(models, tmp_path, family, a
     assert_same(both(path, tmp_path, dtype="bfloat16", layers=(-1, 0, 1), shards=shards)[0], found)
 
 
+@pytest.mark.parametrize("family", ["olmo3", "gemma3", "gpt2"])
+def test_one_model_serves_several_passes(models, tmp_path, family):
+    path = saved(models(family), tmp_path / "model")
+    stage, checkpoint = Stage("mine", "custom", str(path)), Checkpoint(path, None)
+    model = skeleton(stage, checkpoint, dtype="float32", device="cpu")
+    found = []
+    for items in (items_of(9), items_of(4)):
+        memory = layer_major.Memory(TokenBudget(60), tmp_path)
+        found += layer_major.pooled(model, [items], CAPTURES, (0, 1), memory)
+    assert_same(both(path, tmp_path, layers=(0, 1))[0], found)
+
+
 def test_weights_of_zeros_that_an_ended_pass_saw_count(models, tmp_path):
     path = saved(models("olmo3"), tmp_path / "model")
     weights = load_file(path / "model.safetensors")
@@ -287,6 +299,6 @@ def test_weights_of_zeros_that_an_ended_pass_saw_count(models, tmp_path):
     for error in (KeyboardInterrupt, ModelError):
         streamed = skeleton(stage, checkpoint, dtype="float32", device="cpu")
         memory = layer_major.Memory(TokenBudget(60), tmp_path, keep)
-        with pytest.raises(error, match="^$|never filled in"):
+        with pytest.raises(error, match=r"^$|never filled in"):
             layer_major.pooled(streamed, [items_of(9)], CAPTURES, (0, 1), memory)
     assert keep.left[0].done == 0

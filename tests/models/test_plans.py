@@ -40,6 +40,17 @@ def test_revisions_in_a_row_build_one_and_have_their_own_numbers(models, tmp_pat
     assert not torch.equal(results[0][1][0][key], results[1][1][0][key])
 
 
+@pytest.mark.parametrize("family", ["olmo3", "gemma3", "gpt2"])
+def test_what_a_pass_leaves_in_the_model_is_gone_before_the_next(models, tmp_path, family):
+    path = saved(models(family), tmp_path / "model")
+    first, second = both(path, tmp_path), both(path, tmp_path)
+    assert_same(*first)
+    assert_same(*second)
+    model = plans.model(AutoConfig.from_pretrained(path), torch.float32, CPU)
+    assert all(it.device.type == "meta" for it in model.parameters())
+    assert not any(it.device.type == "meta" for it in model.buffers())
+
+
 def test_another_architecture_dtype_or_kind_of_weights(models, tmp_path, built):
     first, second = (saved(models(name), tmp_path / name) for name in ("olmo3", "olmo2"))
     for path, dtype in ((first, "float32"), (first, "bfloat16"), (second, "float32")):
