@@ -22,8 +22,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## train the miniature family (once), run the main job on two stages, make its page
 	$(BIN)/python run.py -m model=think_sft,think_dpo analysis=probe
 
+# Each worker takes tests that lie together, which share what was made for them.
 test: $(READY)  ## the tests: no network, a few minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-all: $(READY)  ## also the slow ones
 	$(BIN)/python -m pytest -q -m "not gpu and not network and not slurm"
@@ -44,6 +45,7 @@ fix: $(READY)  ## repair format and what lint can repair
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## speed against other ways of doing the same, side by side
+	$(BIN)/python benchmarks/start_up.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/probe_fits.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cka_map.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/cosine_null.py

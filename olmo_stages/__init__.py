@@ -22,7 +22,6 @@ _CHECKED = (
     "estimates",
     "experiment",
     "heldout",
-    "logistic",
     "models.compute",
     "nested",
     "probing",
@@ -34,7 +33,8 @@ _CHECKED = (
     "vectors",
 )
 """What is given values from a command line, and what computes with arrays. The tests check the rest
-too, which would double the time a job needs to start."""
+too, which would double the time a job needs to start; the innermost fits (`descent`, `logistic`,
+`layer_probe`) are called by `nested`, thousands of times a job."""
 
 # Here rather than in run.py, because a Slurm worker imports the package but never executes run.py.
 install_import_hook([f"{__name__}.{it}" for it in _CHECKED], "beartype.beartype")

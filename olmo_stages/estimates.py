@@ -6,7 +6,11 @@ interval narrower. Weights carry resamples: `weights[b, i]` is how often example
 in resample b, so that any weighted statistic can be bootstrapped by matrix products.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cache
+from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -66,12 +70,47 @@ def interval(
     defined = samples[np.isfinite(samples)]
     if n_groups < 2 or not len(defined):
         return float("nan"), float("nan")
-    from scipy import stats
-
-    quantile = stats.t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(n_groups / (n_groups - 1))
-    tail = float(stats.norm.sf(quantile))
+    tail = _tail(n_groups, level)
     low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
+
+
+@cache
+def _tail(n_groups: int, level: float) -> float:
+    """Share of the resamples that the expanded percentile interval leaves out on each side."""
+    quantile = t_quantile((1 + level) / 2, n_groups - 1) * math.sqrt(n_groups / (n_groups - 1))
+    return math.erfc(quantile / math.sqrt(2)) / 2
+
+
+def t_quantile(share: float, freedom: int) -> float:
+    """Quantile of Student's t, by bisection of its distribution for whole degrees of freedom.
+
+    Written out, because scipy takes as long to import as all probes of a small model to fit.
+
+    Args:
+        share: above one half.
+        freedom: degrees of freedom, 1 or more.
+
+    Source:
+        Abramowitz & Stegun 1964, 26.7.3 and 26.7.4; the angle's tangent is t / sqrt(freedom).
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _within(angle, freedom) < 2 * share - 1 else (low, angle)
+    return math.tan(low) * math.sqrt(freedom)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Probability of less than t, up to its sign."""
+    odd = freedom % 2
+    term = total = math.cos(angle) if odd else 1.0
+    for k in range(2 + odd, freedom, 2):
+        term *= (k - 1) / k * math.cos(angle) ** 2
+        total += term
+    if not odd:
+        return total * math.sin(angle)
+    return (angle + (total * math.sin(angle) if freedom > 1 else 0.0)) * 2 / math.pi
 
 
 def bounded_interval(
@@ -105,10 +144,12 @@ def bounded_interval(
 
 def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson score interval of a proportion."""
-    from scipy import stats
-
-    ends = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
-    return float(ends.low), float(ends.high)
+    share, z = successes / trials, NormalDist().inv_cdf((1 + level) / 2)
+    centre, size = 2 * successes + z**2, 2 * (trials + z**2)
+    reach = z * math.sqrt(z**2 + 4 * successes * (1 - share))
+    low = 0.0 if successes == 0 else (centre - reach) / size
+    high = 1.0 if successes == trials else (centre + reach) / size
+    return low, high
 
 
 def tied(scores: Float[np.ndarray, "row example"]) -> Float[np.ndarray, "row example"]:
@@ -145,17 +186,57 @@ def auroc(
     scores = tied(scores)
     concordant = np.zeros((len(weights), len(scores)))
     pairs = np.zeros((len(weights), 1))
+    unit = _drawn_together(weights)
     for fold in np.unique(folds[folds >= 0]):
-        positive = (folds == fold) & (labels == 1)
-        negative = (folds == fold) & (labels == 0)
-        w_positive, w_negative = weights[:, positive], weights[:, negative]
-        pairs[:, 0] += w_positive.sum(1) * w_negative.sum(1)
+        positive = _Units.of((folds == fold) & (labels == 1), unit)
+        negative = _Units.of((folds == fold) & (labels == 0), unit)
+        if not len(positive.order) or not len(negative.order):
+            continue
+        drawn = weights[:, positive.order[positive.starts]]
+        against = weights[:, negative.order[negative.starts]]
+        sizes = np.outer(positive.sizes, negative.sizes)
+        pairs[:, 0] += np.einsum("bj,bj->b", drawn @ sizes, against)
         for head, row in enumerate(scores):
-            difference = row[positive][:, None] - row[negative][None]
-            wins = (np.sign(difference) + 1) / 2
-            concordant[:, head] += ((w_positive @ wins) * w_negative).sum(1)
+            wins = np.sign(row[positive.order][:, None] - row[negative.order])
+            wins = np.add.reduceat(wins, positive.starts, axis=0)
+            wins = (np.add.reduceat(wins, negative.starts, axis=1) + sizes) / 2
+            concordant[:, head] += np.einsum("bj,bj->b", drawn @ wins, against)
     with np.errstate(invalid="ignore"):
         return concordant / pairs
+
+
+def _drawn_together(
+    weights: Float[np.ndarray, "resample example"],
+) -> Int[np.ndarray, " example"]:
+    """Number of the unit of each example: those of one unit have the same weight in every resample.
+
+    Equal columns have equal keys; that others do is as likely as a collision of 60-bit digests.
+    """
+    keys = np.random.default_rng(0).integers(2**30, size=(2, len(weights))) @ weights
+    return np.unique(keys, axis=1, return_inverse=True)[1].ravel()
+
+
+class _Units(NamedTuple):
+    """Some examples in the order of their units.
+
+    Args:
+        order: their indices.
+        starts: place in it at which each unit starts.
+        sizes: how many of them are of each unit.
+    """
+
+    order: Int[np.ndarray, " chosen"]
+    starts: Int[np.ndarray, " unit"]
+    sizes: Int[np.ndarray, " unit"]
+
+    @classmethod
+    def of(
+        cls, chosen: Bool[np.ndarray, " example"], unit: Int[np.ndarray, " example"]
+    ) -> "_Units":
+        indices = np.flatnonzero(chosen)
+        order = indices[np.argsort(unit[indices], kind="stable")]
+        _, starts, sizes = np.unique(unit[order], return_index=True, return_counts=True)
+        return cls(order, starts, sizes)
 
 
 def balanced_accuracy(
@@ -173,13 +254,7 @@ def balanced_accuracy(
     Returns:
         Values in [0, 1], 0.5 = chance; NaN where a resample lacks a class.
     """
-    with np.errstate(invalid="ignore"):
-        recalls = [
-            (weights[:, labels == c] @ correct[:, labels == c].T.astype(np.float64))
-            / weights[:, labels == c].sum(1, keepdims=True)
-            for c in (0, 1)
-        ]
-    return (recalls[0] + recalls[1]) / 2
+    return _mean_of_classes(correct, labels, weights)
 
 
 def log_loss(
@@ -189,13 +264,21 @@ def log_loss(
 ) -> Float[np.ndarray, "resample head"]:
     """Class-balanced logistic loss in nats per example, for every resample; ln 2 = no knowledge."""
     loss = np.logaddexp(0.0, np.where(labels == 1, -logits, logits))
+    return _mean_of_classes(loss, labels, weights)
+
+
+def _mean_of_classes(
+    values: Bool[np.ndarray, "head example"] | Float[np.ndarray, "head example"],
+    labels: Int[np.ndarray, " example"],
+    weights: Float[np.ndarray, "resample example"],
+) -> Float[np.ndarray, "resample head"]:
+    """Mean of the weighted means of both classes."""
+    classes = (labels == np.array([[0], [1]])).astype(np.float64)
+    columns = np.concatenate([classes, values * classes[0], values * classes[1]])
+    sums = weights @ columns.T
+    n = len(values)
     with np.errstate(invalid="ignore"):
-        parts = [
-            (weights[:, labels == c] @ loss[:, labels == c].T)
-            / weights[:, labels == c].sum(1, keepdims=True)
-            for c in (0, 1)
-        ]
-    return (parts[0] + parts[1]) / 2
+        return (sums[:, 2 : n + 2] / sums[:, :1] + sums[:, n + 2 :] / sums[:, 1:2]) / 2
 
 
 def permuted_labels(
@@ -269,19 +352,33 @@ def permutation_auroc(
     Returns:
         Values in [0, 1]; 0.5 where a relabelling leaves no pair in any fold.
     """
-    from scipy import stats
-
     scores = tied(scores)
     concordant = np.zeros(len(scores))
     pairs = np.zeros(len(scores))
     for fold in np.unique(folds[folds >= 0]):
         held_out = folds == fold
-        ranks = stats.rankdata(scores[:, held_out], axis=1)
-        y = labels[:, held_out]
+        part = scores[:, held_out]
+        order = part.argsort(axis=1)
+        y = np.take_along_axis(labels[:, held_out], order, axis=1)
+        ranks = _ranks(np.take_along_axis(part, order, axis=1))
         n_positive = y.sum(1)
         concordant += (ranks * y).sum(1) - n_positive * (n_positive + 1) / 2
         pairs += n_positive * (y.shape[1] - n_positive)
     return np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
+
+
+def _ranks(ordered: Float[np.ndarray, "row place"]) -> Float[np.ndarray, "row place"]:
+    """Rank of each of a row's ordered values, from 1; equal ones share the mean of theirs."""
+    places = np.arange(ordered.shape[1])
+    same = ordered[:, 1:] == ordered[:, :-1]
+    if not same.any():
+        return np.broadcast_to(places + 1.0, ordered.shape)
+    first, last = (np.tile(places, (len(ordered), 1)) for _ in range(2))
+    first[:, 1:][same] = 0
+    last[:, :-1][same] = len(places)
+    first = np.maximum.accumulate(first, axis=1)
+    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    return (first + last) / 2 + 1
 
 
 def permutation_p(observed: float, null: Float[np.ndarray, " permutation"]) -> float:
@@ -308,6 +405,8 @@ def max_statistic_p(
 
 def false_discovery_rate(p: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
     """Benjamini-Hochberg adjusted p values."""
-    from scipy import stats
-
-    return np.asarray(stats.false_discovery_control(p))
+    order = np.argsort(p)[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum.accumulate(np.minimum(p[order] * len(p) / ranks, 1.0))
+    return adjusted

@@ -10,46 +10,23 @@ about one whatever the width, and one grid of strengths serves 64 and 5120 dimen
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from threadpoolctl import ThreadpoolController
 
 from olmo_stages import estimates
 from olmo_stages.heldout import HeldOut
-from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
-from olmo_stages.types import ProbeKind
+from olmo_stages.layer_probe import Layer, Recipe, fit_layer, relabelled_scores
+from olmo_stages.parallel import in_threads
 
-NEGLIGIBLE = 1e-9
-"""Distance of the class means, in units of the examples' spread, below which it is rounding."""
+Found = TypeVar("Found")
 
-SplitInner = Callable[[Int[np.ndarray, " chosen"]], Int[np.ndarray, " chosen"]]
-"""Folds of a subset of the examples, given by their indices."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a probe is fitted.
-
-    Args:
-        kind: `logistic`, `lda` (regularised discriminant) or `mean_difference` (mass mean).
-        strengths: grid of L2 penalties relative to the mean loss; unused by mean_difference.
-        split_inner: inner folds of a training set.
-        resolution: relative spread below which a feature counts as constant, see
-            `olmo_stages.estimates.RESOLUTION`.
-    """
-
-    kind: ProbeKind
-    strengths: tuple[float, ...]
-    split_inner: SplitInner
-    resolution: float = 1e-9
-
-    @property
-    def grid(self) -> tuple[float, ...]:
-        """Penalties to choose from."""
-        return (1.0,) if self.kind == "mean_difference" else tuple(sorted(self.strengths))
+_LARGE = 100_000  # numbers a layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,101 +98,14 @@ class Probes:
         scores = np.zeros(values.shape[:2])
         for fold, fit in enumerate(self.fits):
             held_out, trained = self.folds == fold, self.trained_on & (self.folds != fold)
-            offset = fit.bias
-            if centre_on_target:
-                shift = fit.centre - values[:, trained].mean(1, dtype=np.float64)
-                offset = offset + (shift * fit.direction).sum(1)
-            part = np.einsum("hnd,hd->hn", values[:, held_out].astype(np.float64), fit.direction)
-            scores[:, held_out] = part + offset[:, None]
+            # Layer by layer: together they would be several gigabytes in double precision.
+            for head, layer in enumerate(values):
+                direction, offset = fit.direction[head], fit.bias[head]
+                if centre_on_target:
+                    shift = fit.centre[head] - layer[trained].mean(0, dtype=np.float64)
+                    offset = offset + shift @ direction
+                scores[head, held_out] = layer[held_out].astype(np.float64) @ direction + offset
         return scores
-
-
-def standardised(
-    values: Float[np.ndarray, "head example feature"],
-    train: Bool[np.ndarray, " example"],
-    kind: ProbeKind,
-    resolution: float,
-) -> tuple[Float[Tensor, "head example feature"], Float[Tensor, "head 1 feature"]]:
-    """Features in units of their training standard deviation, over sqrt(d_model), and those units.
-
-    The mean difference is taken in raw units, as it is defined. A feature that is constant on the
-    training set, up to the resolution, is replaced by zero.
-    """
-    x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
-    chosen = x[:, torch.from_numpy(train)]
-    spread = chosen.std(1, correction=0, keepdim=True)
-    varies = spread > resolution * chosen.abs().amax(1, keepdim=True)
-    x = torch.where(varies, x, 0.0)
-    if kind == "mean_difference":
-        return x, torch.ones_like(spread)
-    unit = torch.where(varies, spread, 1.0) * x.shape[2] ** 0.5
-    return x / unit, unit
-
-
-def solve(
-    kind: ProbeKind,
-    axes: Axes,
-    y: Float[Tensor, "example target"],
-    strength: Float[Tensor, "head target"],
-) -> tuple[Float[Tensor, "head axis target"], Float[Tensor, "head 1 target"]]:
-    """Weights and biases of every target in the axes' coordinates.
-
-    LDA is (S + strength I)^-1 (mean_1 - mean_0) with the total covariance S. Without penalty that
-    is the direction which the within-class covariance gives (Sherman-Morrison), and unlike it S
-    does not depend on the labels, so one factorisation serves every relabelling. The threshold,
-    like the mean difference's, is the midpoint of the class means.
-
-    Source:
-        Friedman 1989 (regularised discriminant analysis); Marks & Tegmark 2023 (mass mean).
-    """
-    counts = torch.stack([(1 - y).sum(0), y.sum(0)]).clamp_min(1)
-    means = [axes.z.mT @ side / count for side, count in zip((1 - y, y), counts, strict=True)]
-    difference = means[1] - means[0]
-    # Classes with equal means up to rounding have no direction, and must not get a random one.
-    spread = axes.spectrum.sum(1)[:, None, None].sqrt()
-    alike = difference.norm(dim=1, keepdim=True) <= NEGLIGIBLE * spread
-    if kind == "logistic":
-        w, b = accelerated(axes, y, strength)
-        return torch.where(alike, 0.0, w), torch.where(alike, 0.0, b)
-    w = torch.where(alike, 0.0, difference)
-    if kind == "lda":
-        w = w / (axes.spectrum[:, :, None] + strength[:, None])
-    return w, -(w * (means[0] + means[1]) / 2).sum(1, keepdim=True)
-
-
-def choose_strength(
-    recipe: Recipe,
-    z: Float[Tensor, "head example axis"],
-    y: Float[Tensor, " example"],
-    inner: Int[np.ndarray, " example"],
-) -> tuple[Int[Tensor, " head"], Float[Tensor, " head"]]:
-    """Index into the grid, and its loss, by inner cross-validation; ties take the stronger."""
-    grid = torch.tensor(recipe.grid, dtype=z.dtype)
-    loss = z.new_zeros(len(grid), z.shape[0])
-    for fold in np.unique(inner):
-        out = torch.from_numpy(inner == fold)
-        axes = principal_axes(z[:, ~out])
-        targets = y[~out, None].expand(-1, len(grid))
-        w, b = solve(recipe.kind, axes, targets, grid.expand(z.shape[0], -1))
-        scores = axes.project(z[:, out]) @ w + b
-        loss += validation_loss(recipe.kind, scores, y[out]).T * float(out.sum()) / len(inner)
-    best = len(grid) - 1 - loss.flip(0).argmin(0)
-    return best, loss.gather(0, best[None])[0]
-
-
-def validation_loss(
-    kind: ProbeKind, scores: Float[Tensor, "head example target"], y: Float[Tensor, " example"]
-) -> Float[Tensor, "head target"]:
-    """Balanced log loss; for kinds whose scores are not log odds, 1 - AUROC."""
-    positive, negative = scores[:, y > 0], scores[:, y == 0]
-    if not positive.shape[1] or not negative.shape[1]:
-        # A fold of a control task may lack a class; it then has no say in the choice.
-        return scores.new_zeros(scores.shape[0], scores.shape[2])
-    if kind == "logistic":
-        softplus = torch.nn.functional.softplus
-        return (softplus(-positive).mean(1) + softplus(negative).mean(1)) / 2
-    wins = (positive[:, :, None] - negative[:, None]).sign()
-    return 1 - (wins.mean((1, 2)) + 1) / 2
 
 
 def fit(
@@ -235,25 +125,39 @@ def fit(
     Returns:
         The probes.
     """
-    x, unit = standardised(values, train, recipe.kind, recipe.resolution)
-    axes = principal_axes(x[:, torch.from_numpy(train)])
-    y = torch.from_numpy(labels[train]).to(torch.float64)
-    best, validation = choose_strength(recipe, axes.z, y, recipe.split_inner(np.flatnonzero(train)))
-    strength = torch.tensor(recipe.grid, dtype=torch.float64)[best]
-    w, b = solve(recipe.kind, axes, y[:, None], strength[:, None])
-    w, b = w[..., 0], b[:, 0, 0]
-    if recipe.kind == "logistic":
-        alike = ~w.any(1)
-        w, b = polish(axes, y, strength, (w, b))
-        w, b = torch.where(alike[:, None], 0.0, w), torch.where(alike, 0.0, b)
-    direction = (axes.rotation @ w[:, :, None])[..., 0]
-    return Fit(
-        direction=(direction / unit[:, 0]).numpy(),
-        bias=(b - (axes.mean[:, 0] * direction).sum(1)).numpy(),
-        centre=(axes.mean * unit)[:, 0].numpy(),
-        strength=strength.numpy(),
-        validation=validation.numpy(),
-    )
+    y, inner = labels[train].astype(np.float64), recipe.split_inner(np.flatnonzero(train))
+
+    found = _by_layer(lambda layer, _: fit_layer(layer[train], y, inner, recipe), values)
+    return Fit(*map(np.array, zip(*found, strict=True)))
+
+
+def one_thread_if_small(
+    values: Float[np.ndarray, "head example feature"],
+) -> AbstractContextManager[object]:
+    """Matrix products of one thread, where waiting for others would take longer than the work."""
+    if values[0].size < _LARGE:
+        return _libraries().limit(limits=1, user_api="blas")
+    return nullcontext()
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Looked for once, which takes as long as some fits; numpy, which does them, is there."""
+    return ThreadpoolController()
+
+
+def _by_layer(
+    work: Callable[[Layer, int], Found],
+    values: Float[np.ndarray, "head example feature"],
+) -> list[Found]:
+    """Do the work on each layer and its number, large ones in threads.
+
+    Callers give lambdas: a function within a function is decorated anew at each call.
+    """
+    if values[0].size < _LARGE:
+        with one_thread_if_small(values):
+            return [work(layer, number) for number, layer in enumerate(values)]
+    return list(in_threads(lambda number: work(values[number], number), range(len(values))))
 
 
 def cross_validate(
@@ -310,19 +214,12 @@ def permutation_scores(
     Returns:
         Scores, one row a relabelling.
     """
-    scores = np.zeros((len(values), *relabelled.shape))
-    y = torch.from_numpy(relabelled.T).to(torch.float32)
-    for head, layer in enumerate(values):
-        for fold in np.unique(folds):
-            out = folds == fold
-            x, _ = standardised(layer[None], ~out, recipe.kind, recipe.resolution)
-            # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
-            axes = principal_axes(x[:, torch.from_numpy(~out)]).single()
-            strength = torch.full((1, len(relabelled)), strengths[fold, head])
-            w, b = solve(recipe.kind, axes, y[torch.from_numpy(~out)], strength)
-            held_out = axes.project(x[:, torch.from_numpy(out)].float()) @ w + b
-            scores[head][:, out] = held_out[0].T.numpy()
-    return scores
+    y = relabelled.T.astype(np.float32)
+
+    found = _by_layer(
+        lambda layer, i: relabelled_scores(layer, y, folds, strengths[:, i], recipe), values
+    )
+    return np.stack(found)
 
 
 def permutation_null(
@@ -354,9 +251,17 @@ def permutation_null(
         return {}
     # The true labels go first, so that the observed statistic comes from the very same fits.
     relabelled = np.concatenate([labels[None], relabelled])
-    scores = permutation_scores(values, relabelled, folds, probes.strengths, recipe)
-    statistic = [estimates.permutation_auroc(head, relabelled, folds) for head in scores]
-    observed, null = np.array(statistic)[:, 0], np.array(statistic)[:, 1:].T
+    y, strengths = relabelled.T.astype(np.float32), probes.strengths
+
+    statistic = np.stack(
+        _by_layer(
+            lambda layer, i: estimates.permutation_auroc(
+                relabelled_scores(layer, y, folds, strengths[:, i], recipe), relabelled, folds
+            ),
+            values,
+        )
+    )
+    observed, null = statistic[:, 0], statistic[:, 1:].T
     p = np.array([estimates.permutation_p(float(o), null[:, i]) for i, o in enumerate(observed)])
     return {
         "null": list(np.median(null, axis=0)),

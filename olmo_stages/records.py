@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import io
 import json
 import math
@@ -19,7 +20,7 @@ from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.headlines import restored, stored
 from olmo_stages.provenance import Times, now, provenance, redact, redact_arguments
 from olmo_stages.statuses import State, Status, read_statuses, write_status
-from olmo_stages.tables import Tables
+from olmo_stages.tables import Tables, numbers, texts
 from olmo_stages.tables import parquet as table_parquet
 from olmo_stages.types import Measurement, Result, Stage
 
@@ -326,21 +327,50 @@ def _describe(stage: Stage | None) -> dict[str, Any] | None:
 
 def parquet(measurements: Sequence[Measurement]) -> bytes:
     """Return measurements as a parquet file, in which pandas finds whole numbers whole."""
-    import pandas as pd  # late, like pyarrow: together they take as long to import as all else
-    import pyarrow as pa
+    import pyarrow as pa  # late: it takes a while to import
     import pyarrow.parquet as pq
 
     fields = dataclasses.fields(Measurement)
-    # The empty frame gives the file pandas' own metadata, so that `layer` is read as a nullable
-    # integer; from_pylist keeps None and NaN apart, which a frame would not.
-    empty = pd.DataFrame({it.name: pd.Series(dtype=_KINDS[it.type][1]) for it in fields})
-    metadata = pa.Table.from_pandas(empty, preserve_index=False).schema.metadata
     kinds = [(it.name, pa.type_for_alias(_KINDS[it.type][0])) for it in fields]
-    schema = pa.schema(kinds, metadata=metadata)
-    rows = [dataclasses.asdict(row) for row in measurements]
+    schema = pa.schema(kinds, metadata={"pandas": json.dumps(_of_pandas(pa.__version__))})
+    columns = [_column([getattr(row, it.name) for row in measurements], it.type) for it in fields]
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), buffer)
     return buffer.getvalue()
+
+
+def _column(values: Sequence[Any], kind: object):  # noqa: ANN202  (pyarrow is imported late)
+    """Return a column in which None and NaN are kept apart, which a frame would not."""
+    if kind is str:
+        return texts(values)
+    present = np.array([it is not None for it in values], dtype=bool)
+    known = np.array([0 if it is None else it for it in values], dtype=_KINDS[kind][0])
+    return numbers(known, None if present.all() else present)
+
+
+def _of_pandas(writer: str) -> dict[str, Any]:
+    """Return what pandas writes into a parquet file, so that it reads whole numbers as nullable.
+
+    Written out, because pandas takes longer to import than the numbers of a small job to compute.
+    """
+    columns = [
+        {
+            "name": it.name,
+            "field_name": it.name,
+            "pandas_type": "object" if it.type is str else _KINDS[it.type][0],
+            "numpy_type": _KINDS[it.type][1],
+            "metadata": None,
+        }
+        for it in dataclasses.fields(Measurement)
+    ]
+    return {
+        "index_columns": [],
+        "column_indexes": [],
+        "columns": columns,
+        "attributes": {},
+        "creator": {"library": "pyarrow", "version": writer},
+        "pandas_version": importlib.metadata.version("pandas"),
+    }
 
 
 def _json_lines(measurements: Sequence[Measurement]) -> bytes:

@@ -1,7 +1,7 @@
 """Tables of results as parquet files: many rows, few columns, read when somebody asks for them."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,46 @@ def parquet(name: str, table: Table) -> bytes:
     return buffer.getvalue()
 
 
-def _array(table: str, name: str, values: object):  # noqa: ANN202  (pyarrow is imported late)
+def numbers(values: np.ndarray, present: np.ndarray | None = None):  # noqa: ANN201  (pyarrow)
+    """Return numbers as a column, null where they are not present.
+
+    From its buffers, because whatever else makes an array of pyarrow imports pandas, if there is
+    one, which takes longer than the numbers of a small job.
+    """
+    import pyarrow as pa
+
+    plain = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    known = None if present is None else pa.py_buffer(np.packbits(present, bitorder="little"))
+    kind = pa.from_numpy_dtype(plain.dtype)
+    return pa.Array.from_buffers(kind, len(plain), [known, pa.py_buffer(plain)])
+
+
+def texts(values: Sequence[str]):  # noqa: ANN201  (pyarrow is imported late)
+    """Return texts as a column, likewise."""
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    if ends[-1] >= 2**31:  # what 32-bit offsets reach
+        return pa.array(values, type=pa.string())
+    offsets, text = pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))
+    return pa.Array.from_buffers(pa.string(), len(encoded), [None, offsets, text])
+
+
+def _array(table: str, name: str, values: Sequence[str] | np.ndarray):  # noqa: ANN202  (pyarrow is imported late)
     import pyarrow as pa
 
     if isinstance(values, np.ndarray):
         if values.ndim == 1 and values.dtype.kind in _KINDS:
-            return pa.array(values)
+            return numbers(values) if values.dtype.kind in "iuf" else pa.array(values)
         said = f"an array of {values.dtype} {values.shape}"
     else:
         try:
-            return pa.array(values, type=pa.string())
+            return (
+                texts(values)
+                if set(map(type, values)) <= {str}
+                else pa.array(values, type=pa.string())
+            )
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as error:
             said = str(error)
     raise StoreError(

@@ -1,13 +1,43 @@
 """No test reaches the network; a small real checkpoint for those that need a model."""
 
+import gc
 import os
 import socket
 import sys
+from pathlib import Path
 
+import beartype
 import pytest
+
+from tests.checking import lazily
 
 # As the command line does: spinning threads make tests many times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Both hooks, that of the tests and that of the package, look it up by this name.
+beartype.beartype = lazily
+
+MEMORY = Path("/dev/shm")
+ROOM = 8 * 2**30
+"""Many times what the tests hold at once; a container often has 64 MB there."""
+
+
+def _holds_temporary_folders():
+    """Tests write tens of thousands of small files, many of them synchronised to the disk."""
+    if not (MEMORY.is_dir() and os.access(MEMORY, os.W_OK)):
+        return False
+    found = os.statvfs(MEMORY)
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize >= ROOM
+
+
+if _holds_temporary_folders():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the product's collections need not go through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The benchmarks run, and what they compare agrees, on small problems."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from olmo_stages.stages import conf_folder
 
 
 def benchmark(name):
-    path = conf_folder().parent / "benchmarks" / f"{name}.py"
+    folder = conf_folder().parent / "benchmarks"
+    if str(folder) not in sys.path:  # where a script finds `sides`, too
+        sys.path.append(str(folder))
+    path = folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

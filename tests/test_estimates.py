@@ -96,6 +96,40 @@ def test_interval_at_the_bound_is_not_a_point():
     assert high == 1.0
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 32, 1001])
+@pytest.mark.parametrize("share", [0.6, 0.975, 0.9995])
+def test_quantile_of_students_t_is_scipys(freedom, share):
+    assert estimates.t_quantile(share, freedom) == pytest.approx(stats.t.ppf(share, freedom))
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (3, 7), (7, 7), (50, 1000)])
+def test_wilson_is_scipys(successes, trials):
+    theirs = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    assert estimates.wilson(successes, trials) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_resamples_of_single_examples_and_of_groups_agree_with_counting_each_pair():
+    rng, labels = labelled(40)
+    scores, folds = rng.normal(size=(2, 40)).round(1), np.arange(40) % 2
+    for groups in ([str(i) for i in range(40)], [str(i // 5) for i in range(40)]):
+        weights = estimates.group_weights(groups, 20, seed=0)
+        ours = estimates.auroc(scores, labels, folds, weights)
+        for resample, head in np.ndindex(ours.shape):
+            s, w, won, pairs = scores[head], weights[resample], 0.0, 0.0
+            for i in np.flatnonzero(labels == 1):
+                for j in np.flatnonzero((labels == 0) & (folds == folds[i])):
+                    pairs += w[i] * w[j]
+                    won += w[i] * w[j] * ((s[i] > s[j]) + (s[i] == s[j]) / 2)
+            assert ours[resample, head] == pytest.approx(won / pairs)
+
+
+def test_permutation_auroc_shares_ranks_between_equal_scores():
+    rng, labels = labelled(30)
+    scores, relabelled = rng.integers(0, 4, (5, 30)).astype(float), np.stack([labels] * 5)
+    ours = estimates.permutation_auroc(scores, relabelled, np.zeros(30, dtype=int))
+    assert ours == pytest.approx([roc_auc_score(labels, row) for row in scores])
+
+
 def test_undefined_interval_is_nan():
     assert np.isnan(estimates.interval(np.ones(10), 1)).all()
 
@@ -198,3 +232,8 @@ def test_false_discovery_rate_of_a_hand_computed_case():
         0.04,
         0.04,
     ])
+
+
+def test_false_discovery_rate_is_scipys():
+    p = np.random.default_rng(0).uniform(size=50).round(2)
+    assert estimates.false_discovery_rate(p) == pytest.approx(stats.false_discovery_control(p))

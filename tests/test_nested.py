@@ -6,7 +6,8 @@ from sklearn.preprocessing import StandardScaler
 
 from olmo_stages import estimates
 from olmo_stages.data.splits import folds
-from olmo_stages.nested import Recipe, cross_validate, fit, permutation_scores
+from olmo_stages.layer_probe import Recipe
+from olmo_stages.nested import cross_validate, fit, permutation_scores
 from tests.fakes import grouped_examples
 
 GRID = (1e-3, 1e-2, 1e-1, 1.0)

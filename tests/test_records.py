@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import math
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from olmo_stages import records
@@ -174,6 +177,13 @@ def test_layers_stay_whole_numbers_for_pandas(folder):
     assert str(frame["layer"].dtype) == "Int64"
     assert frame["layer"].tolist() == [3, pd.NA]
     assert frame["n"].tolist() == [40, 0]
+
+
+def test_measurements_are_marked_as_pandas_would_mark_them():
+    found = pq.read_schema(io.BytesIO(records.parquet(result().measurements)))
+    frame = pd.read_parquet(io.BytesIO(records.parquet(())))
+    theirs = pa.Table.from_pandas(frame, preserve_index=False).schema
+    assert json.loads(found.metadata[b"pandas"]) == json.loads(theirs.metadata[b"pandas"])
 
 
 def test_json_lines_say_null_where_there_is_no_number(folder):

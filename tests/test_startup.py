@@ -46,3 +46,20 @@ def test_stages_tree():
     lines = modules_after(code)
     assert "think_dpo" in "\n".join(lines)
     assert not {"torch", "transformers", "pandas"} & set(lines[-1].split())
+
+
+def test_probes_and_what_is_written_of_them():
+    code = """
+import numpy as np
+from dataclasses import replace
+from olmo_stages import records
+from olmo_stages.analyses.probe import Probe
+from tests.fakes import THINK, FakeSource, grouped_examples
+x = np.random.default_rng(0).normal(size=(1, 120, 4))
+source = FakeSource(tuple(grouped_examples(30)), lambda _: x)
+probe = Probe("logistic", "resid_post", "last", None, [1.0], 3, 2, 100, 9, 1, False)
+result = probe(THINK, None, source, 0)
+print(len(records.parquet(result.measurements)), *map(len, result.tables.values()))
+"""
+    lines = modules_after(code)
+    assert lines[-1] == ""

@@ -8,9 +8,9 @@ from pathlib import Path
 from olmo_stages.activations import comparison, prompts, streaming
 from olmo_stages.activations.entry import Entry, read_entry
 from olmo_stages.activations.extracting import Extraction
+from olmo_stages.activations.extras import with_extras
 from olmo_stages.activations.held_model import HeldModel
 from olmo_stages.activations.identity import PassIdentity
-from olmo_stages.activations.keeping import kept
 from olmo_stages.activations.reading import Reader
 from olmo_stages.activations.request import (
     Asked,
@@ -371,7 +371,7 @@ class Source:
         return Crew(self._store, writer.folder, begin)
 
     def _kept(self, asked: Pass) -> Pass:
-        return kept(asked, self._compute.resolve_device())
+        return with_extras(asked, self._compute.resolve_device())
 
     def _find(
         self, identity: PassIdentity, captures: Sequence[Capture], layers: Sequence[int]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from olmo_stages.activations import keeping, request
+from olmo_stages.activations import extras, request
 from olmo_stages.activations.identity import PassIdentity, digest
 from olmo_stages.activations.request import Work
 from olmo_stages.activations.store import default_store
@@ -216,7 +216,7 @@ class _Walk:
             self.n_stored += 1
 
     def _kept(self, asked: request.Pass) -> request.Pass:
-        return keeping.kept(asked, self._device())
+        return extras.with_extras(asked, self._device())
 
     def _device(self) -> str:
         compute = self.experiment.compute

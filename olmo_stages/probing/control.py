@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int
 
 from olmo_stages.controls import control_labels, control_types
 from olmo_stages.data.splits import example_folds
 from olmo_stages.heldout import Estimate
 from olmo_stages.nested import cross_validate
 from olmo_stages.probing.design import Design
-from olmo_stages.types import Activations
+from olmo_stages.types import Activations, Example
 
 
 def control(
@@ -36,7 +37,11 @@ def control(
     if found is None:
         return None, "no control task and no selectivity: neither groups nor tokens repeat enough"
     name, types = found
-    tasks = [_task(design, acts, types, n_folds, f"{seed}:{task}") for task in range(n_tasks)]
+    known = [replace(e, group=kind) for e, kind in zip(design.examples, types, strict=True)]
+    tasks = [
+        _task(design, acts, known, n_folds, control_labels(types, f"{seed}:{task}"))
+        for task in range(n_tasks)
+    ]
     mean = replace(
         tasks[0],
         value=np.mean([task.value for task in tasks], axis=0),
@@ -47,20 +52,20 @@ def control(
 
 
 def _task(
-    design: Design, acts: Activations, types: Sequence[str], n_folds: int, salt: str
+    design: Design,
+    acts: Activations,
+    known: Sequence[Example],
+    n_folds: int,
+    labels: Int[np.ndarray, " example"],
 ) -> Estimate:
-    labels = control_labels(types, salt)
+    """One task; `known` are the examples in groups of one type, whose own labels play no part."""
     chosen = labels >= 0
-    relabelled = [
-        replace(e, label=max(int(label), 0), group=kind)
-        for e, label, kind in zip(design.examples, labels, types, strict=True)
-    ]
     outer = np.full(len(labels), -1)
-    pool = [e for e, c in zip(relabelled, chosen, strict=True) if c]
+    pool = [e for e, c in zip(known, chosen, strict=True) if c]
     outer[chosen] = example_folds(pool, min(n_folds, len(pool)))
     recipe = replace(
         design.recipe(acts),
-        split_inner=lambda rows: example_folds([relabelled[i] for i in rows], design.n_inner),
+        split_inner=lambda rows: example_folds([known[i] for i in rows], design.n_inner),
     )
     labels = np.maximum(labels, 0)
     probes = cross_validate(acts.values, labels, outer, recipe, train=chosen)

@@ -10,7 +10,8 @@ from olmo_stages.data.splits import folds
 from olmo_stages.errors import DataError
 from olmo_stages.estimates import RESOLUTION
 from olmo_stages.heldout import Estimate, HeldOut
-from olmo_stages.nested import Probes, Recipe, cross_validate
+from olmo_stages.layer_probe import Recipe
+from olmo_stages.nested import Probes, cross_validate
 from olmo_stages.types import Activations, Example, ProbeKind
 
 

@@ -10,7 +10,7 @@ from olmo_stages.controls import bag_of_tokens
 from olmo_stages.estimates import unequal_groups
 from olmo_stages.figures import layer_curves
 from olmo_stages.heldout import HeldOut, Where
-from olmo_stages.nested import fit, permutation_null
+from olmo_stages.nested import fit, one_thread_if_small, permutation_null
 from olmo_stages.probing import captions
 from olmo_stages.probing.comparison import comparison
 from olmo_stages.probing.control import control
@@ -77,16 +77,17 @@ class Run:
         """Everything, in the order in which a reader asks for it."""
         steps = [self._score, self._baselines, self._control, self._null, self._polarities]
         steps += [self._compare] if self.other is not None else []
-        with progress(f"probe {self.stage.label}", len(steps)) as advance:
-            for step in steps:
-                step()
-                advance()
-        if self.other is None:
-            self.warnings.append(
-                f"{self.stage.label} has no reference: difference and transfer left out"
-            )
-        self._caveats()
-        return self._assemble()
+        with one_thread_if_small(self.acts.values):
+            with progress(f"probe {self.stage.label}", len(steps)) as advance:
+                for step in steps:
+                    step()
+                    advance()
+            if self.other is None:
+                self.warnings.append(
+                    f"{self.stage.label} has no reference: difference and transfer left out"
+                )
+            self._caveats()
+            return self._assemble()
 
     def _score(self) -> None:
         self.own = Side.of(self.design, self.acts)

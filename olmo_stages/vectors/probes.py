@@ -1,9 +1,7 @@
 """Logistic probes as vectors: all targets of a layer share one factorisation."""
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int8
-from torch import Tensor
 
 from olmo_stages.logistic import Axes, accelerated, polish, principal_axes
 
@@ -33,33 +31,33 @@ def fitted(
     """
     if not len(labels):
         return np.empty((0, x.shape[1]), dtype=np.float32)
-    centred = torch.from_numpy(x).double()
-    centred = centred - centred.mean(0)
-    size = centred.square().sum(1).mean().sqrt()
-    axes = principal_axes((centred / size)[None])
-    y = torch.from_numpy(labels.T.astype(np.float64))
+    centred = x.astype(np.float64)
+    centred -= centred.mean(0)
+    size = np.sqrt(np.square(centred).sum(1).mean())
+    axes = principal_axes(centred / size)
+    y = labels.T.astype(np.float64)
     both = (labels == 1).any(1) & (labels == 0).any(1)
     relative = _squares_of_kept(axes, y)
-    strengths = strength * relative[None]
+    strengths = strength * relative
     few = len(labels) <= FEW
-    if not few:
-        axes, y, strengths, relative = axes.single(), y.float(), strengths.float(), relative.float()
-    weights, bias = accelerated(axes, y, strengths, TOLERANCE)
+    weights, bias = accelerated(axes if few else axes.single(), y, strengths, TOLERANCE)
     if few:
         for target in np.flatnonzero(both).tolist():
-            start = weights[:, :, target], bias[:, 0, target]
-            weights[:, :, target] = polish(axes, y[:, target], strengths[:, target], start)[0]
-    found = (axes.rotation[0] @ (weights[0] * relative.sqrt())).T.numpy().astype(np.float32)
+            start = weights[:, target], float(bias[target])
+            own = float(strengths[target])
+            weights[:, target] = polish(axes, y[:, target], own, start)[0]
+    found = axes.features(weights * np.sqrt(relative)).T.astype(np.float32)
     return np.where(both[:, None], found, np.float32(0))
 
 
-def _squares_of_kept(axes: Axes, y: Float[Tensor, "row target"]) -> Float[Tensor, " target"]:
+def _squares_of_kept(
+    axes: Axes, y: Float[np.ndarray, "row target"]
+) -> Float[np.ndarray, " target"]:
     """Mean squared norm of the rows that take part, around their own mean.
 
     Rows are scaled by that of all of them; a target on some has to be penalised as if the others
     had never been there.
     """
-    kept = (y >= 0).to(y)
+    kept = (y >= 0).astype(np.float64)
     share = kept / kept.sum(0)
-    z = axes.z[0]
-    return share.T @ z.square().sum(1) - (share.T @ z).square().sum(1)
+    return share.T @ np.square(axes.z).sum(1) - np.square(share.T @ axes.z).sum(1)

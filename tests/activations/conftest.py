@@ -8,7 +8,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import Olmo3Config, PreTrainedTokenizerFast
 from transformers.models.olmo3 import Olmo3ForCausalLM
 
-from olmo_stages.activations import keeping
+from olmo_stages.activations import extras
 from olmo_stages.activations.extraction import Source
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
@@ -67,7 +67,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def thrifty(monkeypatch):
     """Passes keep what is asked for and nothing else."""
-    monkeypatch.setattr(keeping, "SHARE", 0.0)
+    monkeypatch.setattr(extras, "SHARE", 0.0)
 
 
 @pytest.fixture

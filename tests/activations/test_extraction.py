@@ -13,7 +13,7 @@ import torch
 from filelock import SoftReadWriteLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from olmo_stages.activations import extraction, held_model, keeping
+from olmo_stages.activations import extraction, extras, held_model
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store
 from olmo_stages.data.dataset import Dataset
@@ -154,7 +154,7 @@ def test_what_nobody_asked_for_has_the_values_of_a_pass_of_its_own(
     n = source.forward_passes[stage]
     found = source(stage, position=position, layers=layers and (0, *layers))
     assert source.forward_passes[stage] == n
-    monkeypatch.setattr(keeping, "SHARE", 0.0)
+    monkeypatch.setattr(extras, "SHARE", 0.0)
     alone = make_source(where=Store(tmp_path / "alone", shard_examples=4))
     assert np.array_equal(
         found.values, alone(stage, position=position, layers=layers and (0, *layers)).values
@@ -257,11 +257,13 @@ def keys(make_source, stage, data=None, **options):
     return make_source(data, **options)(stage, layers=(0,)).key
 
 
-@pytest.mark.usefixtures("thrifty")
-def test_the_key_changes_with_each_ingredient(
+def test_the_identity_changes_with_each_ingredient(
     make_source, stage, dataset, checkpoint, tmp_path, make_checkpoint, monkeypatch
 ):
-    base = keys(make_source, stage)
+    def identified(stage=stage, data=None, **options):
+        return make_source(data, **options).identity(stage).key
+
+    base = identified()
     examples = dataset.examples
     text = Dataset("toy", (*examples[:-1], dataclasses.replace(examples[-1], text="w1")), "raw")
     other_weights = make_checkpoint(tmp_path / "weights", seed=1)
@@ -271,22 +273,32 @@ def test_the_key_changes_with_each_ingredient(
     content = json.loads((config / "config.json").read_text())
     (config / "config.json").write_text(json.dumps(content | {"rms_norm_eps": 1e-3}))
     found = {
-        "weights": keys(make_source, Stage("mine", "custom", str(other_weights))),
-        "template": keys(make_source, Stage("mine", "custom", str(template))),
-        "config": keys(make_source, Stage("mine", "custom", str(config))),
-        "random": keys(make_source, dataclasses.replace(stage, random_init=0)),
-        "seed": keys(make_source, dataclasses.replace(stage, random_init=1)),
-        "dtype": keys(make_source, stage, dtype="bfloat16"),
-        "data": keys(make_source, stage, text),
-        "format": keys(make_source, stage, Dataset("toy", examples, "chat_fixed")),
-        "max_length": keys(make_source, stage, max_length=5),
-        "layers": make_source()(stage, layers=(1,)).key,
-        "site": make_source()(stage, layers=(0,), site="mlp_out").key,
-        "position": make_source()(stage, layers=(0,), position="mean").key,
+        "weights": identified(Stage("mine", "custom", str(other_weights))),
+        "template": identified(Stage("mine", "custom", str(template))),
+        "config": identified(Stage("mine", "custom", str(config))),
+        "random": identified(dataclasses.replace(stage, random_init=0)),
+        "seed": identified(dataclasses.replace(stage, random_init=1)),
+        "dtype": identified(dtype="bfloat16"),
+        "data": identified(data=text),
+        "format": identified(data=Dataset("toy", examples, "chat_fixed")),
+        "max_length": identified(max_length=5),
     }
     monkeypatch.setattr("olmo_stages.models.checkpoints.ATTENTION", "eager")
-    found["attention"] = keys(make_source, stage)
+    found["attention"] = identified()
     assert len({base, *found.values()}) == 1 + len(found)
+
+
+@pytest.mark.usefixtures("thrifty")
+def test_the_key_changes_with_the_identity_and_what_is_kept(make_source, stage):
+    found = [
+        make_source()(stage, layers=(0,)),
+        make_source(max_length=5)(stage, layers=(0,)),
+        make_source()(stage, layers=(1,)),
+        make_source()(stage, layers=(0,), site="mlp_out"),
+        make_source()(stage, layers=(0,), position="mean"),
+    ]
+    assert len({it.key for it in found}) == len(found)
+    assert make_source()(stage, layers=(0,)).key == found[0].key
 
 
 def test_the_identity_depends_on_the_quantisation_and_not_on_devices(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -360,9 +361,7 @@ PROCESS = """
     generation.write = write
     import olmo_stages.models.loading
     stage = Stage("s0", "custom", {path!r})
-    Path({ready!r}, sys.argv[1]).touch()
-    while len(list(Path({ready!r}).iterdir())) < 2:
-        time.sleep(0.01)
+    print("ready", flush=True)
     source = Source(data("s0"), Compute("cpu", "float32", 999, 1), Path({cache!r}),
         store=Store(Path({store!r}), heartbeat_s=5.0), completion=Completion((stage,), stage))
     source.identity(stage)
@@ -370,31 +369,35 @@ PROCESS = """
 """
 
 
-def test_two_processes_write_each_response_once(stages, tmp_path):
-    ready = tmp_path / "ready"
-    ready.mkdir()
+def test_two_processes_write_each_response_once(stages, tmp_path, monkeypatch):
+    # This process is the other one.
+    real, asked = generation.write, []
+
+    def write(loaded, wanted, *args, **options):
+        time.sleep(0.5)
+        asked.extend(wanted)
+        return real(loaded, wanted, *args, **options)
+
+    monkeypatch.setattr(generation, "write", write)
     root = str(Path(__file__).parents[2])
-    script = textwrap.dedent(PROCESS).format(
-        root=root,
-        path=stages[0].source,
-        ready=str(ready),
-        cache=str(tmp_path / "cache"),
-        store=str(tmp_path / "store"),
-    )
+    places = {"cache": str(tmp_path / "cache"), "store": str(tmp_path / "store")}
+    script = textwrap.dedent(PROCESS).format(root=root, path=stages[0].source, **places)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, name],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for name in "ab"
-    ]
-    said = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert sum(int(out) for out, _ in said) == len(chats())
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", script]
+    other = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    assert other.stdout.readline() == "ready\n"
+    source = Source(
+        data("s0"),
+        Compute("cpu", "float32", 999, 1),
+        tmp_path / "cache",
+        store=Store(tmp_path / "store", heartbeat_s=5.0),
+        completion=Completion((stages[0],), stages[0]),
+    )
+    source.identity(stages[0])
+    out, err = other.communicate(timeout=120)
+    assert other.returncode == 0, err
+    assert len(asked) + int(out) == len(chats())
 
 
 # Prompts

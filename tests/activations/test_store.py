@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.activations import entry as entry_module
-from olmo_stages.activations import reading, upkeep
+from olmo_stages.activations import files, reading, upkeep
 from olmo_stages.activations.entry import read_entry
 from olmo_stages.activations.store import Store, is_entry_folder
 from olmo_stages.errors import StoreError
@@ -58,17 +58,15 @@ KILL = """
     atomic._write_durably = write
 """
 
-# Both processes start together, and each shard takes long enough for them to overlap.
-TOGETHER = """
+# Each shard takes long enough for this process, which waits for the line, to take its share.
+SLOWLY = """
     real = files.write_digested
     def write_digested(*args):
         time.sleep(0.3)
         return real(*args)
     files.write_digested = write_digested
     import olmo_stages.models.loading
-    Path({ready!r}, str(os.getpid())).touch()
-    while len(list(Path({ready!r}).iterdir())) < 2:
-        time.sleep(0.01)
+    print("ready", flush=True)
 """
 
 
@@ -148,13 +146,16 @@ def test_a_damaged_shard_of_a_killed_writer_is_not_used(killed, make_source, sta
     assert source.forward_passes[stage] == 2
 
 
-def test_two_processes_compute_once(checkpoint, tmp_path, store):
-    ready = tmp_path / "ready"
-    ready.mkdir()
+def test_two_processes_compute_once(checkpoint, tmp_path, store, make_source, stage, monkeypatch):
     # Nobody dies here, and imports on a busy machine may hold Python's lock for a second.
     store = dataclasses.replace(store, heartbeat_s=5.0)
-    both = [start(checkpoint, tmp_path, store, TOGETHER, ready=str(ready)) for _ in range(2)]
-    assert sum(finish(process) for process in both) == 3
+    real = files.write_digested
+    monkeypatch.setattr(files, "write_digested", lambda *its: time.sleep(0.3) or real(*its))
+    source = make_source(where=store)
+    other = start(checkpoint, tmp_path, store, SLOWLY)
+    assert other.stdout.readline() == "ready\n"
+    source(stage)
+    assert source.forward_passes[stage] + finish(other) == 3
 
 
 def flip(path):

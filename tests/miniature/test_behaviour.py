@@ -9,7 +9,7 @@ import platformdirs
 import pytest
 
 from olmo_stages.errors import ConfigError
-from olmo_stages.miniature import PARENTS, STAGES, behaviour
+from olmo_stages.miniature import PARENTS, STAGES, behaviour, build
 from olmo_stages.miniature.family import RECIPE
 from olmo_stages.miniature.recipe import RL
 
@@ -40,6 +40,8 @@ def test_the_table_has_a_row_a_stage_and_a_column_a_metric(tiny_recipe, tmp_path
     monkeypatch.setattr(behaviour, "N_PROMPTS", 3)
     monkeypatch.setattr(behaviour, "MAX_NEW_TOKENS", 3)
     stages = ("base", "think_sft")
+    for stage in stages:  # here, as a process of its own would import everything again
+        build.publish(stage, tiny_recipe, 0, tmp_path / tiny_recipe.digest(0), lambda *_: None)
     rows = behaviour.behaviour_table(stages, root=tmp_path, recipe=tiny_recipe)
     assert [(row.stage, row.metric) for row in rows] == list(
         itertools.product(stages, behaviour.METRICS)

@@ -1,8 +1,11 @@
+import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -37,6 +40,34 @@ def family(tiny_recipe, tmp_path_factory):
     root = tmp_path_factory.mktemp("family")
     ensure_many([(stage, "main") for stage in STAGES], root=root, recipe=tiny_recipe)
     return root
+
+
+@pytest.fixture(scope="module")
+def think(tiny_recipe, tmp_path_factory):
+    """Another root, with one line of stages only; and what was said while it was built."""
+    root, said = tmp_path_factory.mktemp("think"), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        ensure("think_dpo", root=root, recipe=tiny_recipe)
+    return root, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def olmo2(tiny_recipe, tmp_path_factory):
+    """Another root, for which only a stage of the other family was asked for."""
+    root = tmp_path_factory.mktemp("olmo2")
+    ensure("olmo2_dpo", root=root, recipe=tiny_recipe)
+    return root
+
+
+@pytest.fixture(scope="module")
+def failing(tiny_recipe, tmp_path_factory):
+    """A family of another seed, one stage of which cannot be built: its folder and the error."""
+    root = tmp_path_factory.mktemp("failing")
+    options = replace(tiny_recipe.post["rl_zero_if"], max_new_tokens=0)
+    broken = replace(tiny_recipe, post={**tiny_recipe.post, "rl_zero_if": options})
+    with pytest.raises(ModelError) as caught:
+        ensure("rl_zero_if", root=root, seed=1, recipe=broken)
+    return root / broken.digest(1), str(caught.value)
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -145,10 +176,9 @@ def test_the_two_families_share_no_ancestor():
     assert sorted(itertools.chain(*FAMILIES.values())) == sorted(STAGES)
 
 
-def test_a_stage_of_one_family_builds_none_of_the_other(tiny_recipe, tmp_path):
-    home = ensure("olmo2_sft", root=tmp_path, recipe=tiny_recipe).parents[1]
-    built = {path.name for path in home.iterdir() if path.is_dir()}
-    assert built == {"olmo2_base", "olmo2_sft"}
+def test_a_stage_of_one_family_builds_none_of_the_other(olmo2, tiny_recipe):
+    built = {path.name for path in (olmo2 / tiny_recipe.digest(0)).iterdir() if path.is_dir()}
+    assert built == {"olmo2_base", "olmo2_sft", "olmo2_dpo"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -194,18 +224,17 @@ def test_another_recipe_or_seed_is_another_place(tiny_recipe, change):
 @pytest.mark.parametrize(
     "stages", [("base", "think_sft", "think_dpo"), ("olmo2_base", "olmo2_sft", "olmo2_dpo")]
 )
-def test_rebuilding_gives_the_same_bytes(family, tiny_recipe, tmp_path, stages):
-    first, again = (
-        ensure(stages[-1], root=root, recipe=tiny_recipe).parents[1] for root in (family, tmp_path)
-    )
+def test_rebuilding_gives_the_same_bytes(family, think, olmo2, tiny_recipe, stages):
+    rebuilt = olmo2 if "olmo2_base" in stages else think[0]
+    first, again = (root / tiny_recipe.digest(0) for root in (family, rebuilt))
     for stage in stages:
         assert digests(first / stage) == digests(again / stage)
     assert len(digests(again / stages[0])) > 8
 
 
-def test_another_seed_gives_other_weights(family, tiny_recipe, tmp_path):
+def test_another_seed_gives_other_weights(family, failing, tiny_recipe):
     one = ensure("base", root=family, recipe=tiny_recipe) / "model.safetensors"
-    other = ensure("base", root=tmp_path, seed=1, recipe=tiny_recipe) / "model.safetensors"
+    other = failing[0] / "base" / "main" / "model.safetensors"
     assert one.read_bytes() != other.read_bytes()
 
 
@@ -268,18 +297,16 @@ def test_a_build_that_is_told_to_stop_gives_its_lease_back(tiny_recipe, tmp_path
 
 
 def test_processes_build_a_stage_once_and_the_others_wait_for_it(tiny_recipe, tmp_path):
-    home = tmp_path / tiny_recipe.digest(0)
-    home.mkdir()
-    workers = [start_worker(home, tiny_recipe) for _ in range(2)]
-    for worker in workers:
-        worker.stdin.write("base\n")
-        worker.stdin.flush()
-    outputs = [worker.communicate()[0] for worker in workers]
-    events = [[json.loads(line) for line in output.splitlines()] for output in outputs]
-    assert all(reported[-1]["state"] == "done" for reported in events)
-    trained = [any(e["state"] == "training" for e in reported) for reported in events]
-    assert sorted(trained) == [False, True]
-    assert [it.name for it in home.iterdir()] == ["base"]
+    worker = start_worker(tmp_path, tiny_recipe)
+    worker.stdin.write("base\n")
+    worker.stdin.flush()
+    reported = [json.loads(worker.stdout.readline())]
+    here = []
+    build.publish("base", tiny_recipe, 0, tmp_path, lambda state, *_: here.append(state), BEAT_S)
+    reported += map(json.loads, worker.communicate()[0].splitlines())
+    assert (reported[0]["state"], reported[-1]["state"]) == ("training", "done")
+    assert set(here) <= {"waiting"}
+    assert [it.name for it in tmp_path.iterdir()] == ["base"]
 
 
 def refuse(_stage, _recipe, _seed, _parent, into, _notify):
@@ -321,22 +348,18 @@ def test_what_was_built_before_the_disk_was_full_is_kept(tiny_recipe, tmp_path):
     assert [it.name for it in home.iterdir() if it.suffix != ".rw"] == ["base"]
 
 
-def test_a_failing_build_is_one_clear_error(tiny_recipe, tmp_path):
-    failing = replace(tiny_recipe.post["rl_zero_if"], max_new_tokens=0)
-    broken = replace(tiny_recipe, post={**tiny_recipe.post, "rl_zero_if": failing})
-    with pytest.raises(ModelError, match=r"'rl_zero_if' failed \(exit code 1\)") as caught:
-        ensure("rl_zero_if", root=tmp_path, recipe=broken)
-    assert "\n" not in str(caught.value)
-    home = tmp_path / broken.digest(0)
+def test_a_failing_build_is_one_clear_error(failing):
+    home, said = failing
+    assert re.search(r"'rl_zero_if' failed \(exit code 1\)", said)
+    assert "\n" not in said
     assert (home / "base").is_dir()
     assert not (home / "rl_zero_if").exists()
 
 
-def test_lines_name_each_stage_where_there_is_no_terminal(tiny_recipe, tmp_path, capfd):
-    ensure("think_sft", root=tmp_path, recipe=tiny_recipe)
-    lines = capfd.readouterr().err.splitlines()
-    assert "2 stages" in lines[0]
-    assert [line.split(":")[0].strip() for line in lines[1:]] == ["base", "think_sft"]
+def test_lines_name_each_stage_where_there_is_no_terminal(think):
+    lines = think[1].splitlines()
+    assert "3 stages" in lines[0]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["base", "think_sft", "think_dpo"]
 
 
 def test_clean_removes_families_and_nothing_else(tmp_path):

@@ -4,6 +4,8 @@ Its pre-tokenizer, its special tokens, its ids, with fillers for the tokens that
 need. Checked against the real file by hand.
 """
 
+from functools import cache
+
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 SIZE = 100278
@@ -39,6 +41,11 @@ def byte_ids() -> dict[str, int]:
 
 def merges() -> list[tuple[str, str]]:
     """In the order of the ids that they make, as in the real one; fillers have one way each."""
+    return list(_merges())
+
+
+@cache
+def _merges() -> tuple[tuple[str, str], ...]:
     words = list(_FIRST)
     grown = ((word, letter) for word in words for letter in _LATER)
     found = []
@@ -48,12 +55,12 @@ def merges() -> list[tuple[str, str]]:
             pair = next(grown)
             words.append("".join(pair))
         found.append(pair)
-    return found
+    return tuple(found)
 
 
 def tokens() -> list[str]:
     """Those that are bytes or made by merges, in the order of their ids."""
-    return [*byte_ids(), *map("".join, merges())]
+    return [*byte_ids(), *map("".join, _merges())]
 
 
 def make(pairs: list[tuple[str, str]] | None = None) -> Tokenizer:

@@ -1,6 +1,7 @@
 """A tokenizer that cuts texts elsewhere than in training is refused."""
 
 import json
+import shutil
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -27,10 +28,14 @@ def file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def made():
+    return vocabulary.vocabulary_digest(dolma2.tokens())
+
+
 @pytest.fixture(autouse=True)
-def _digest_of_the_tests(monkeypatch):
+def _digest_of_the_tests(monkeypatch, made):
     """The tokenizer of the tests has fillers in place of most tokens."""
-    made = vocabulary.vocabulary_digest(dolma2.tokens())
     monkeypatch.setattr(vocabulary, "DOLMA2", made)
 
 
@@ -38,14 +43,16 @@ def _digest_of_the_tests(monkeypatch):
 def folder(file, tmp_path):
     """Writes config.json, tokenizer_config.json (GPT2Tokenizer, as released) and tokenizer.json."""
 
-    def write(*, change=lambda _tokenizer: None, tokenizer_class="GPT2Tokenizer", **config):
+    def write(*, change=None, tokenizer_class="GPT2Tokenizer", **config):
         config = {"vocab_size": dolma2.SIZE} | config
         (tmp_path / "config.json").write_text(json.dumps(released_config(**config)))
         own = {"tokenizer_class": tokenizer_class, "eos_token": "<|endoftext|>"}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
-        tokenizer = Tokenizer.from_file(str(file))
-        change(tokenizer)
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        shutil.copy(file, tmp_path / "tokenizer.json")
+        if change is not None:
+            tokenizer = Tokenizer.from_file(str(file))
+            change(tokenizer)
+            tokenizer.save(str(tmp_path / "tokenizer.json"))
         return Checkpoint(tmp_path, None)
 
     return write

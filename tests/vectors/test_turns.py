@@ -47,14 +47,13 @@ def bfloat16(values):
     return np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Shuffled labels leave no pairs, which is all that `pca` reads.
+@pytest.mark.parametrize("kind", [it for it in KINDS if it != "pca"])
 def test_identical_stages_are_never_significant_whatever_the_labels(kind):
     data = literal.paired(8)
     for seed in range(100 if kind == "mean_difference" else 3):
         x = noise(data, 16, np.random.default_rng(seed)).astype(np.float32)
-        its = turn(
-            x, x.copy(), literal.plan(shuffled(data, seed), "mean_difference"), FLOAT32, WHERE
-        )
+        its = turn(x, x.copy(), literal.plan(shuffled(data, seed), kind), FLOAT32, WHERE)
         for found in its.values():
             assert found.cosine.value == pytest.approx(1, abs=1e-6)
             assert judged(found).p == [1.0]

@@ -16,13 +16,11 @@ from olmo_stages.statuses import Status, read_statuses, write_status
 JOB = "analysis=cka,model=think_sft,seed=3"
 
 
-@pytest.fixture
-def told(tmp_path, monkeypatch):
-    """What is told of one job of a sweep, launched in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["here/run.py"])
-    monkeypatch.setenv("OLMO_STAGES_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "mine" / "analysis").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """What is told of one job of a sweep, as text, and the folder that it was launched in."""
+    place = tmp_path_factory.mktemp("launched")
+    (place / "mine" / "analysis").mkdir(parents=True)
     found = []
 
     def note(given, params, job_overrides, first):
@@ -31,11 +29,28 @@ def told(tmp_path, monkeypatch):
         found.append(task.describe(given.config, loader, JOB, list(words), first))
         raise SystemExit(0)
 
-    monkeypatch.setattr("olmo_stages.launching.slurm.launcher.launch", note)
     words = ["-m", "--config-dir", "mine", "model=think_sft", "analysis=cka", "seed=3"]
-    with pytest.raises(SystemExit):
-        launch.main([*words, "sweep=swept", "outputs=there", "hydra/launcher=slurm"])
-    yield found[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["here/run.py"])
+        patch.setenv("OLMO_STAGES_CACHE", str(place / "cache"))
+        patch.setattr("olmo_stages.launching.slurm.launcher.launch", note)
+        with pytest.raises(SystemExit):
+            launch.main([*words, "sweep=swept", "outputs=there", "hydra/launcher=slurm"])
+    GlobalHydra.instance().clear()
+    assert json.loads(json.dumps(found[0])) == found[0]
+    return json.dumps(found[0]), str(place)
+
+
+@pytest.fixture
+def told(described, tmp_path, monkeypatch):
+    """What is told of one job of a sweep, as if launched in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["here/run.py"])
+    monkeypatch.setenv("OLMO_STAGES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine" / "analysis").mkdir(parents=True)
+    text, place = described
+    yield json.loads(text.replace(place, str(tmp_path)))
     GlobalHydra.instance().clear()
 
 
@@ -87,8 +102,8 @@ def test_a_job_is_composed_again_as_it_was(told, ran, tmp_path, monkeypatch):
     assert argv[0] == "here/run.py"
 
 
-def test_it_is_the_same_after_json_and_holds_no_secret(told, monkeypatch):
-    assert json.loads(json.dumps(told)) == told
+@pytest.mark.usefixtures("told")
+def test_what_is_passed_on_holds_no_secret(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "a-secret-of-mine")
     monkeypatch.setenv("HF_TOKEN", "a-secret-of-mine")
     monkeypatch.setenv("HF_HOME", "/models")

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from olmo_stages.activations import keeping
+from olmo_stages.activations import extras
+from olmo_stages.activations.extras import POSITIONS, with_extras
 from olmo_stages.activations.identity import PassIdentity
-from olmo_stages.activations.keeping import POSITIONS, kept
 from olmo_stages.activations.request import Pass, Work
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.models.captures import Capture
@@ -25,7 +25,7 @@ def work(n=1000, characters=80, d_model=4096, dtype="bfloat16"):
 
 
 def of(layers=ALL, captures=(LAST,), device="cpu", **options):
-    return kept(Pass(work(**options), captures, layers), device)
+    return with_extras(Pass(work(**options), captures, layers), device)
 
 
 def positions(found):
@@ -57,7 +57,7 @@ def test_more_data_never_adds_more_than_the_most():
         found = of(n=n)
         added = [it for it in found.captures if it != LAST]
         n_bytes = sum(n * 33 * 4096 * (4 if it.position.endswith("mean") else 2) for it in added)
-        assert n_bytes <= keeping.MOST_BYTES
+        assert n_bytes <= extras.MOST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,6 @@ def test_chats_count_as_long_as_their_turns():
         for it in texts.dataset.examples
     )
     same = replace(texts, dataset=replace(texts.dataset, examples=chats))
-    found = [kept(Pass(it, (LAST,), ALL), "cuda").captures for it in (texts, same)]
+    found = [with_extras(Pass(it, (LAST,), ALL), "cuda").captures for it in (texts, same)]
     assert found[0] == found[1]
     assert found[0] != of(n=1000, characters=8, device="cuda").captures

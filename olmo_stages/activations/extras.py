@@ -39,8 +39,8 @@ _CHARACTERS_PER_TOKEN = 4
 _START_S = 0.2
 
 
-def kept(asked: Pass, device: str) -> Pass:
-    """What a pass keeps.
+def with_extras(asked: Pass, device: str) -> Pass:
+    """Add to a pass what else it is to keep.
 
     Args:
         asked: what is asked of it.
