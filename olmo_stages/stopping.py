@@ -202,6 +202,14 @@ def unit(grace_s: float | None = None) -> Iterator[None]:
     listener.obey()
 
 
+def told() -> Stopped | None:
+    """What to raise in a unit that is where nothing is lost; None = nobody told it to stop."""
+    listener = _listeners[-1] if _listeners else None
+    if listener is None or not listener.here or not listener.heard:
+        return None
+    return Stopped(listener.answers)
+
+
 def _end(listener: Listener, before: Mapping[signal.Signals, Any]) -> None:
     """Give the signals back, and answer.
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from olmo_stages.activations.entry import MANIFEST
+from olmo_stages.activations.kept import left_over
 from olmo_stages.activations.store import LEASES, Store, lock_path
 from olmo_stages.activations.upkeep import (
     COMPLETE,
@@ -293,6 +295,16 @@ def _sweep_dead(store: Store, weights: Path | None, now: float) -> None:
 
 def _sweep(store: Store, weights: Path | None, now: float) -> None:
     """Remove what interrupted writers and cleaners left, and leases that nobody holds."""
+    _sweep_files(store, weights, now)
+    for name in list(_leases(store, weights)):
+        lease = Lease(name, heartbeat_s=store.heartbeat_s)
+        # What cannot be leased now is for the next time.
+        with suppress(StoreError), lease.claim() as mine:
+            if mine and lease.is_held:
+                _drop_leases(name)
+
+
+def _sweep_files(store: Store, weights: Path | None, now: float) -> None:
     places = [store.root.glob(f"*/*/*{REMOVED}"), weights.glob(f"*{REMOVED}") if weights else ()]
     for doomed in chain(*places):
         shutil.rmtree(doomed, ignore_errors=True)
@@ -300,13 +312,10 @@ def _sweep(store: Store, weights: Path | None, now: float) -> None:
         with suppress(OSError):
             if path.stat().st_mtime < now - _LONG_DEAD_S:
                 path.unlink()
+    for path in chain(*(left_over(it.parent) for it in store.root.glob(f"*/*/*/{MANIFEST}"))):
+        with suppress(OSError):
+            path.unlink()
     for folder in store.root.glob(f"{SCRATCH}*"):
         with suppress(OSError):
             if folder.stat().st_mtime < now - ABANDONED_S:
                 shutil.rmtree(folder)
-    for name in list(_leases(store, weights)):
-        lease = Lease(name, heartbeat_s=store.heartbeat_s)
-        # What cannot be leased now is for the next time.
-        with suppress(StoreError), lease.claim() as mine:
-            if mine and lease.is_held:
-                _drop_leases(name)

@@ -1,11 +1,15 @@
 """Extraction of a model that is read block by block, into the same entries of the store."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from typing import Any
 
-from olmo_stages.activations.entry import Writer
+from olmo_stages.activations.entry import Entry, Writer
 from olmo_stages.activations.extracting import Extraction, Found
 from olmo_stages.activations.held_model import HeldModel
+from olmo_stages.activations.identity import digest
+from olmo_stages.activations.kept import KEPT_VERSION, Kept, Shard, left_over
 from olmo_stages.activations.request import Work
 from olmo_stages.activations.store import Store
 from olmo_stages.atomic import CACHE, scratch
@@ -48,6 +52,7 @@ class Streamed(Extraction):
         super().__init__(work, writer, store, HeldModel(compute), count, asked)
         self._compute = compute
         self._skeleton: Any = None
+        self._ran_on: dict[str, str] = {}
 
     def ready(self) -> None:
         """Build the model without its weights.
@@ -88,26 +93,62 @@ class Streamed(Extraction):
         del advance  # it counts examples, and here all are done at once
         label = self._work.stage.label
         budget = TokenBudget(self._compute.token_budget, lambda line: say(f"{label}: {line}"))
+        shards = [self._items(part) for part in parts]
+        kept = Kept(
+            self.folder,
+            f"{label}: activations block by block",
+            [Shard(part, self._identity(part, it)) for part, it in zip(parts, shards, strict=True)],
+            self._here(),
+        )
         root = self.folder.parents[2]  # of the store; what an entry's folder holds belongs to it
         with (
             scratch(root, CACHE) as place,
-            progress(
-                f"{label}: activations block by block", max(self._writer.layers) + 2
-            ) as advance_block,
+            progress(kept.label, max(self._writer.layers) + 2) as advance_block,
         ):
             found = layer_major.pooled(
                 self._skeleton,
-                [self._items(part) for part in parts],
+                shards,
                 self._writer.captures,
                 self._writer.layers,
-                layer_major.Memory(budget, place),
+                layer_major.Memory(budget, place, kept),
                 advance_block,
             )
+            self._ran_on = kept.ran_on
             self._count(self._work.stage)
-            yield from zip(parts, found, strict=True)
+            for part, rows in zip(parts, found, strict=True):
+                yield part, rows
+                kept.drop(part)
 
-    def _made(self) -> tuple[tuple[str, ...], dict[str, str]]:
+    def publish(self, names: Sequence[str]) -> Entry:
+        """Write token ids and manifest, and remove what was kept on the way.
+
+        Raises:
+            ModelError: the checkpoint cannot be used.
+            StoreError: something cannot be written, or a shard was removed meanwhile.
+        """
+        entry = super().publish(names)
+        for path in left_over(self.folder):
+            with suppress(OSError):
+                path.unlink()
+        return entry
+
+    def _identity(self, part: int, items: Sequence[Any]) -> dict[str, str]:
+        """All that must be the same where somebody goes on with a shard half done."""
+        given = [[it.id, it.token_ids, sorted(it.tokens.items())] for it in items]
+        return {
+            "kept_version": str(KEPT_VERSION),
+            "entry": self._writer.key,
+            "reads": digest([self._writer.captures, self._writer.layers]),
+            "part": str(part),
+            "examples": digest(given),
+            **{package: version(package) for package in ("torch", "transformers")},
+        }
+
+    def _here(self) -> dict[str, str]:
         from olmo_stages.models.placement import name
 
         device = self._compute.resolve_device()
-        return tuple(self._skeleton.layer_types), {device: name(device)}
+        return {device: name(device)}
+
+    def _made(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        return tuple(self._skeleton.layer_types), self._ran_on or self._here()

@@ -16,6 +16,7 @@ from typing import Any
 
 from olmo_stages.activations import files
 from olmo_stages.activations.entry import MANIFEST, Entry, read_entry
+from olmo_stages.activations.kept import left_over
 from olmo_stages.activations.store import Store, is_entry_folder, lock_path
 from olmo_stages.errors import StoreError
 from olmo_stages.models import derived
@@ -202,6 +203,8 @@ def _size(folder: Path) -> tuple[int, float]:
 
 
 def _verified(row: EntryRow) -> EntryRow:
+    if row.state in {UNFINISHED, LOCKED} and not is_weights(row):
+        return _verified_kept(row)
     if row.state != COMPLETE or is_weights(row):
         return row
     try:
@@ -212,6 +215,18 @@ def _verified(row: EntryRow) -> EntryRow:
         if not row.folder.exists():
             return row
         return replace(row, state=DAMAGED, problem=str(error))
+    return row
+
+
+def _verified_kept(row: EntryRow) -> EntryRow:
+    """What a pass that was ended is to go on with; what is damaged of it is done again."""
+    for path in left_over(row.folder):
+        try:
+            files.check(path)
+        except StoreError as error:
+            if path.exists():
+                again = "its shard is computed from the beginning"
+                return replace(row, problem=f"{str(error).partition(';')[0]}; {again}")
     return row
 
 

@@ -129,9 +129,18 @@ class Values:
                 "checkpoint again or use compute.dtype=float32"
             )
         if weight.ndim == 2:
-            self._n_matrices += 1
-            if not bool(low) and not bool(high):
-                self._zero.append(name)
+            self.note(name, is_zero=not bool(low) and not bool(high))
+
+    def note(self, name: str, *, is_zero: bool) -> None:
+        """Count a matrix that was looked at, here or by another process."""
+        self._n_matrices += 1
+        if is_zero:
+            self._zero.append(name)
+
+    @property
+    def zeros(self) -> tuple[str, ...]:
+        """Names of the matrices so far that are zero."""
+        return tuple(self._zero)
 
     def check_zeros(self) -> None:
         """Refuse a checkpoint that was saved before its weights were gathered, or never filled.

@@ -5,9 +5,9 @@ the one that computes and the one that is being read. Batches, masks and kernels
 ordinary pass, so the numbers are the same.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from olmo_stages.errors import ModelError
 from olmo_stages.models import layer_kinds
 from olmo_stages.models.captures import Capture, Key
 from olmo_stages.models.discovery import (
+    PROBE_TOKENS,
     Trace,
     check_embedding,
     find_taps,
@@ -28,7 +29,6 @@ from olmo_stages.models.discovery import (
 from olmo_stages.models.forward import (
     Item,
     Stop,
-    batches,
     check_finite,
     check_ids,
     padded,
@@ -38,45 +38,10 @@ from olmo_stages.models.forward import (
     token_mask,
 )
 from olmo_stages.models.memory import TokenBudget, is_exhausted
-from olmo_stages.models.room import Room
 from olmo_stages.models.sites import Block, first_tensor, hooks, on_input, on_output
 from olmo_stages.models.skeleton import Skeleton, handing_on
-from olmo_stages.types import EMBEDDING_LAYER, MEANS, Position
-
-Rows = dict[Key, torch.Tensor]
-"""Activations of a shard, `[row d_model]`, as `olmo_stages.models.forward.pooled` gives them."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Examples that pass through a block together.
-
-    Args:
-        items: the examples.
-        start: by position, the first of their rows in the shard's.
-        rows: of the shard.
-        hidden: what went out of the last block, `[example token d_model]`; written in place.
-    """
-
-    items: Sequence[Item]
-    start: dict[Position, int]
-    rows: Rows
-    hidden: torch.Tensor
-
-    @property
-    def longest(self) -> int:
-        return max(len(item.token_ids) for item in self.items)
-
-    def part(self, chosen: slice) -> "_Batch":
-        """Some of its examples, with the padding that they need."""
-        before, items = self.items[: chosen.start], self.items[chosen]
-        start = {
-            position: first + sum(_n_rows(item, position) for item in before)
-            for position, first in self.start.items()
-        }
-        longest = max(len(item.token_ids) for item in items)
-        hidden = self.hidden[chosen, :longest] if self.hidden.numel() else self.hidden
-        return replace(self, items=items, start=start, hidden=hidden)
+from olmo_stages.models.under_way import Batch, Fleet, Keep, Rows
+from olmo_stages.types import EMBEDDING_LAYER
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +51,12 @@ class Memory:
     Args:
         budget: tokens in one batch, padding included; batches do not cross shards.
         scratch: an empty folder, for hidden states and results that memory has no room for.
+        keep: keeps how far the pass is; None = who ends it loses it.
     """
 
     budget: TokenBudget
     scratch: Path
+    keep: Keep | None = None
 
 
 def pooled(
@@ -121,102 +88,94 @@ def pooled(
     """
     for items in shards:
         check_ids(skeleton.n_embeddings, items)
-    work = _Pass(skeleton, captures, memory.budget)
+    fleet = Fleet(
+        shards,
+        captures,
+        sorted(layers),
+        skeleton.d_model,
+        skeleton.dtype,
+        memory.budget,
+        memory.scratch,
+    )
+    work = _Pass(skeleton, fleet, memory.keep)
     with torch.inference_mode():
-        found = work.cut(shards, sorted(layers), memory.scratch)
-        with skeleton.filled_around():
-            probe = _check_around(skeleton)
-            work.advance(None, EMBEDDING_LAYER, wanted=EMBEDDING_LAYER in layers)
-        on_layer()
-        for layer, module in enumerate(skeleton.filled(max(layers) + 1)):
-            block, probe = _look(skeleton, module, layer, probe)
-            work.advance(block, layer, wanted=layer in layers)
-            on_layer()
+        fleet.launch(memory.keep.found if memory.keep else lambda _shard: None)
+        with work.kept():
+            work.run(max(layers), on_layer)
     skeleton.parts.check_rest()
-    return found
+    return fleet.rows
 
 
 @dataclass(eq=False)
 class _Pass:
-    """All batches on their way through the model."""
+    """All batches going through the model."""
 
     skeleton: Skeleton
-    captures: Sequence[Capture]
-    budget: TokenBudget
-    batches: list[_Batch] = field(default_factory=list)
+    fleet: Fleet
+    keep: Keep | None
 
-    def cut(
-        self, shards: Sequence[Sequence[Item]], layers: Sequence[int], scratch: Path
-    ) -> list[Rows]:
-        """Cut shards into batches; the results, still empty."""
-        cuts = [[*batches([len(it.token_ids) for it in s], self.budget.tokens)] for s in shards]
-        n_tokens = sum(
-            (cut.stop - cut.start) * max(len(it.token_ids) for it in items[cut])
-            for items, of_shard in zip(shards, cuts, strict=True)
-            for cut in of_shard
-        )
-        n_rows = sum(
-            _n_rows(item, capture.position)
-            for items in shards
-            for item in items
-            for capture in self.captures
-        )
-        # Pooled means are float32.
-        n_bytes = self.skeleton.d_model * (
-            n_tokens * self.skeleton.dtype.itemsize + 4 * n_rows * len(layers)
-        )
-        room = Room(scratch, n_bytes)
-        found: list[Rows] = []
-        for items, of_shard in zip(shards, cuts, strict=True):
-            rows = {
-                Key(*capture, layer): room.take(
-                    (sum(_n_rows(it, capture.position) for it in items), self.skeleton.d_model),
-                    torch.float32 if capture.position in MEANS else self.skeleton.dtype,
-                )
-                for capture in self.captures
-                for layer in layers
-            }
-            start: dict[Position, int] = {it.position: 0 for it in self.captures}
-            whole = _Batch(items, start, rows, torch.empty(0))
-            for cut in of_shard:
-                shape = (
-                    cut.stop - cut.start,
-                    max(len(it.token_ids) for it in items[cut]),
-                    self.skeleton.d_model,
-                )
-                hidden = room.take(shape, self.skeleton.dtype)
-                self.batches.append(replace(whole.part(cut), hidden=hidden))
-            found.append(rows)
-        return found
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep how far it is where it is ended from outside."""  # noqa: DOC501
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if self.keep is not None and self.fleet.is_sure:
+                self.keep.leave(self.fleet)
+            raise
 
-    def advance(self, block: Block | None, layer: int, *, wanted: bool) -> None:
-        """Let all batches go through a block, or be embedded where there is none."""
-        done: list[_Batch] = []
-        todo = self.batches[::-1]
-        while todo:
-            batch = todo.pop()
-            pieces = [
-                batch.part(cut)
-                for cut in batches([len(it.token_ids) for it in batch.items], self.budget.tokens)
-            ]
-            if len(pieces) > 1:
-                todo += pieces[::-1]
-            elif self._attempt(block, layer, batch, wanted=wanted):
-                done.append(batch)
+    def run(self, last: int, on_layer: Callable[[], None]) -> None:
+        """Let all batches go through the blocks, from where they are."""
+        skeleton, fleet = self.skeleton, self.fleet
+        first = fleet.done + 1
+        with skeleton.filled_around():
+            probe = _check_around(skeleton)
+            if first == EMBEDDING_LAYER:
+                self.advance(None, EMBEDDING_LAYER)
+                first = 0
+        for _ in range(EMBEDDING_LAYER, first):
+            on_layer()
+        if first > 0:
+            skeleton.skip(first, fleet.zeros)
+            probe = self._as_probe(first - 1)
+        with closing(skeleton.filled(first, last + 1)) as filled:
+            for layer, module in filled:
+                fleet.zeros.update(skeleton.parts.zeros)
+                block, probe = _look(skeleton, module, layer, probe)
+                self.advance(block, layer)
+                on_layer()
+
+    def advance(self, block: Block | None, layer: int) -> None:
+        """Let all batches go through a block that they are before, or be embedded."""
+        place = 0
+        while place < len(self.fleet.batches):
+            batch = self.fleet.batches[place]
+            if batch.done >= layer:
+                place += 1
+            elif self.fleet.split(place):
+                continue
+            elif self._attempt(block, layer, batch):
+                place += 1
+                if self.keep is not None:
+                    self.keep.pause(self.fleet)
             else:
                 device = self.skeleton.device
-                self.budget.halve(len(batch.items), batch.longest, [device])
-                todo.append(batch)
-        self.batches = done
+                self.fleet.budget.halve(len(batch.items), batch.longest, [device])
 
-    def _attempt(self, block: Block | None, layer: int, batch: _Batch, *, wanted: bool) -> bool:
+    def _as_probe(self, done: int) -> torch.Tensor:
+        """The beginning of an example that has just gone through a block, as a short prompt."""
+        batch = next(it for it in self.fleet.batches if it.done == done)
+        length = min(PROBE_TOKENS, len(batch.items[0].token_ids))
+        return batch.hidden[:1, :length].to(self.skeleton.device, copy=True)
+
+    def _attempt(self, block: Block | None, layer: int, batch: Batch) -> bool:
         """Whether memory sufficed for a batch.
 
         Raises:
             RuntimeError: what else went wrong in the model.
         """
         try:
-            self._step(block, layer, batch, wanted=wanted)
+            self._step(block, layer, batch)
         except MemoryError:
             return False
         except RuntimeError as error:
@@ -225,7 +184,7 @@ class _Pass:
             raise
         return True
 
-    def _step(self, block: Block | None, layer: int, batch: _Batch, *, wanted: bool) -> None:
+    def _step(self, block: Block | None, layer: int, batch: Batch) -> None:
         device = self.skeleton.device
         ids, mask = padded(batch.items, device)
         hidden = batch.hidden.to(device)
@@ -235,7 +194,7 @@ class _Pass:
         def register(stack: ExitStack) -> None:
             if block is not None:
                 _put(stack, block.module, hidden)
-            for capture in self.captures if wanted else ():
+            for capture in self.fleet.captures if layer in self.fleet.layers else ():
                 chosen = token_mask(batch.items, capture.position, ids.shape[1], device)
                 read = reader(found, Key(*capture, layer), chosen)
                 if block is None:
@@ -256,7 +215,7 @@ class _Pass:
             check_finite(key, batch.items, vectors)
             first = batch.start[key.position]
             batch.rows[key][first : first + len(vectors)] = vectors.cpu()
-        batch.hidden.copy_(out[0])
+        self.fleet.step(batch, out[0], layer)
 
 
 def _run(
@@ -332,7 +291,3 @@ def _look(
     block = find_taps(f"{type(skeleton.model).__name__}, block {layer}", module, trace)
     assert trace.post is not None
     return block, first_tensor(trace.post).to(probe.device)
-
-
-def _n_rows(item: Item, position: Position) -> int:
-    return len(item.tokens[position]) if position == "tokens" else 1

@@ -19,14 +19,16 @@ from olmo_stages.models import (
     layer_kinds,
     memory,
     placement,
+    plans,
     rope,
 )
 from olmo_stages.models.checkpoints import ATTENTION, Checkpoint
 from olmo_stages.models.discovery import block_modules, find_decoder
 from olmo_stages.models.initialisation import initialise
 from olmo_stages.models.malformed import malformed
+from olmo_stages.models.parts import Random, Read
 from olmo_stages.models.sites import Decoder
-from olmo_stages.models.skeleton import Random, Read, Skeleton, build, check_dtype, check_names
+from olmo_stages.models.skeleton import Skeleton, build, check_dtype, check_names
 from olmo_stages.models.tensors import Tensors
 from olmo_stages.types import Stage
 
@@ -171,7 +173,7 @@ def skeleton(stage: Stage, checkpoint: Checkpoint, *, dtype: str, device: str) -
         if rope.differs(ropes):
             guards.check_transformers(transformers.__version__)
         with _explained(where), _one_line():
-            model = build(families.native_config(checkpoint.path), exact, place)
+            model = plans.model(families.native_config(checkpoint.path), exact, place)
         check_dtype(model, exact)
         if stage.random_init is not None:
             return Skeleton(where, model, Random(model, stage.random_init), exact, place, ropes)

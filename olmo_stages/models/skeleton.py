@@ -5,12 +5,12 @@ the next one are read, and emptied after it. The model's own forward pass makes 
 embeddings, with all blocks before the filled one handing on what they are given.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,82 +19,10 @@ from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.models import guards, layer_kinds
 from olmo_stages.models.checkpoints import ATTENTION
 from olmo_stages.models.discovery import block_modules
-from olmo_stages.models.initialisation import Weights, initialised
+from olmo_stages.models.initialisation import Weights
+from olmo_stages.models.parts import Parts, Used
 from olmo_stages.models.rope import Rope
 from olmo_stages.models.tensors import Tensors
-
-
-@runtime_checkable
-class Parts(Protocol):
-    """Where the weights of the parts of a model come from."""
-
-    def of(self, name: str, part: nn.Module) -> Weights:
-        """Weights of a part by their name within it, on the CPU, in the arithmetic's dtype."""
-        ...
-
-    def check_rest(self) -> None:
-        """Look at the weights that nobody asked for."""
-        ...
-
-
-class Read:
-    """Weights from the files of a checkpoint, each looked at before it is handed out.
-
-    Args:
-        where: the checkpoint, for messages.
-        tensors: its tensors.
-        dtype: of the arithmetic.
-    """
-
-    def __init__(self, where: str, tensors: Tensors, dtype: torch.dtype) -> None:
-        self._tensors, self._dtype = tensors, dtype
-        self._values = guards.Values(where, dtype)
-        self._unseen = dict.fromkeys(tensors.layouts)
-
-    def of(self, name: str, part: nn.Module) -> Weights:
-        """Weights of a part by their name within it.
-
-        Raises:
-            ModelError: weights that are not finite.
-        """
-        return {key: self._look(f"{name}.{key}") for key in part.state_dict()}
-
-    def check_rest(self) -> None:
-        """Look at the weights that nobody asked for, so that a broken checkpoint is refused.
-
-        Raises:
-            ModelError: values that are not finite, or zero.
-        """
-        for name in tuple(self._unseen):
-            self._look(name)
-        self._values.check_zeros()
-
-    def _look(self, name: str) -> torch.Tensor:
-        # A copy, so that it is read here and not page by page in the computation.
-        weight = self._tensors.read(name).to(self._dtype, copy=True)
-        self._values.look(name, weight)
-        self._unseen.pop(name, None)
-        return weight
-
-
-@dataclass(frozen=True)
-class Random:
-    """Weights of a random initialisation.
-
-    Args:
-        model: that is initialised.
-        seed: of the initialisation.
-    """
-
-    model: Any
-    seed: int
-
-    def of(self, name: str, part: nn.Module) -> Weights:
-        """Weights of a part by their name within it."""
-        return initialised(self.model, part, name, self.seed)
-
-    def check_rest(self) -> None:
-        """There is nothing to look at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,39 +82,57 @@ class Skeleton:
         """
         inside = {module for block in self.blocks for module in block.modules()}
         around = [it for it in self.decoder.modules() if it not in inside and _owns(it)]
-        for part in around:
-            self._fill(part, self.parts.of(self._names[part], part))
         try:
+            for part in around:
+                self._fill(part, self.parts.of(self._names[part], part))
             yield
         finally:
-            self.decoder.get_input_embeddings().to("meta")
+            _empty(self.decoder.get_input_embeddings())
 
-    def filled(self, n_blocks: int) -> Iterator[nn.Module]:
-        """The first blocks one after the other, each with its weights until the next one comes.
+    def skip(self, n_blocks: int, zeros: Collection[str]) -> None:
+        """Take the first blocks as looked at by another process, which found these weights zero."""
+        for block in self.blocks[:n_blocks]:
+            self.parts.skip(self._names[block], block, zeros)
+
+    def filled(self, first: int, end: int) -> Generator[tuple[int, nn.Module], None, None]:
+        """Blocks one after the other, each with its weights until the next one comes.
 
         The weights of the next block are read while the caller computes.
+
+        Args:
+            first: index of the first block.
+            end: index of the one after the last.
+
+        Yields:
+            Index and block.
 
         Raises:
             ModelError: weights that are not finite.
         """
+        # Of the block that computes and of the one that is read; each is empty before its memory
+        # is used for the next but one.
+        used: tuple[Used, Used] = ({}, {})
         with ThreadPoolExecutor(1, thread_name_prefix="weights") as reader:
-            coming: Future[Weights] = reader.submit(self._weights, 0)
-            for i, block in enumerate(self.blocks[:n_blocks]):
+
+            def read(i: int) -> Future[Weights]:
+                block = self.blocks[i]
+                return reader.submit(self.parts.of, self._names[block], block, used[i % 2])
+
+            coming = read(first) if first < end else None
+            for i in range(first, end):
+                block = self.blocks[i]
+                assert coming is not None
                 self._fill(block, coming.result())
-                if i + 1 < n_blocks:
-                    coming = reader.submit(self._weights, i + 1)
+                coming = read(i + 1) if i + 1 < end else None
                 try:
                     with handing_on(self.blocks[:i]):
-                        yield block
+                        yield i, block
                 finally:
-                    block.to("meta")
+                    _empty(block)
 
     @cached_property
     def _names(self) -> dict[nn.Module, str]:
         return {module: name for name, module in self.model.named_modules()}
-
-    def _weights(self, i: int) -> Weights:
-        return self.parts.of(self._names[self.blocks[i]], self.blocks[i])
 
     def _fill(self, part: nn.Module, weights: Weights) -> None:
         state = {name: it.to(self.device) for name, it in weights.items()}
@@ -269,3 +215,10 @@ def _hand_on(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.
 
 def _owns(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False))
+
+
+def _empty(part: nn.Module) -> None:
+    """Let go of the weights of a part; its buffers stay, for the next pass."""
+    for module in part.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(weight.to("meta"), requires_grad=False))

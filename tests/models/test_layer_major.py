@@ -13,6 +13,8 @@ from olmo_stages.models.checkpoints import Checkpoint
 from olmo_stages.models.forward import Item
 from olmo_stages.models.loading import load, skeleton
 from olmo_stages.models.memory import TokenBudget
+from olmo_stages.models.under_way import Snapshot
+from olmo_stages.models.weight_files import WeightFiles
 from olmo_stages.types import Stage
 
 CAPTURES = (
@@ -143,16 +145,14 @@ def test_a_batch_for_which_memory_does_not_suffice_is_done_in_smaller_ones(
 
 
 def test_each_weight_is_read_once(models, tmp_path, monkeypatch):
-    from olmo_stages.models.tensors import Tensors
-
     path = saved(models("olmo3"), tmp_path / "model")
-    read, names = Tensors.read, []
+    read, names = WeightFiles.read, []
 
-    def counted(self, name, rows=None):
+    def counted(self, name, into):
         names.append(name)
-        return read(self, name, rows)
+        return read(self, name, into)
 
-    monkeypatch.setattr(Tensors, "read", counted)
+    monkeypatch.setattr(WeightFiles, "read", counted)
     both(path, tmp_path)
     assert sorted(names) == sorted(load_file(path / "model.safetensors"))
 
@@ -161,7 +161,7 @@ def test_at_most_two_blocks_hold_weights(models, tmp_path):
     path = saved(models("olmo3"), tmp_path / "model")
     stage, checkpoint = Stage("mine", "custom", str(path)), Checkpoint(path, None)
     model = skeleton(stage, checkpoint, dtype="float32", device="cpu")
-    for block in model.filled(len(model.blocks)):
+    for _, block in model.filled(0, len(model.blocks)):
         held = [it for it in model.blocks if next(it.parameters()).device.type != "meta"]
         assert held == [block]
     assert all(it.device.type == "meta" for it in model.model.parameters())
@@ -230,3 +230,75 @@ def test_a_family_that_keeps_weights_in_float32_is_refused_in_another_dtype(mode
     check_dtype(model.model, torch.float32)
     with pytest.raises(ConfigError, match="keeps norm in float32"):
         check_dtype(model.model, torch.bfloat16)
+
+
+class Ended:
+    """Keeps snapshots in memory, and ends the pass after so many batches."""
+
+    def __init__(self, after):
+        self.after, self.left = after, {}
+
+    def found(self, shard):
+        return self.left.get(shard)
+
+    def pause(self, _fleet):
+        self.after -= 1
+        if self.after == 0:
+            raise KeyboardInterrupt
+
+    def leave(self, fleet):
+        copies = {}
+        for i in range(len(fleet.shards)):
+            snapshot = fleet.snapshot(i)
+            if snapshot is not None:
+                tensors = {name: it.clone() for name, it in snapshot.tensors.items()}
+                copies[i] = Snapshot(dict(snapshot.facts), tensors)
+        self.left = copies
+
+
+@pytest.mark.parametrize("after", [1, 3, 5, 8, 14])
+@pytest.mark.parametrize("family", ["olmo3", "gemma3"])
+def test_a_pass_goes_on_from_between_any_two_batches(models, tmp_path, family, after):
+    path = saved(models(family), tmp_path / "model")
+    stage, checkpoint = Stage("mine", "custom", str(path)), Checkpoint(path, None)
+    shards = [items_of(9), items_of(4)]
+    keep, found = Ended(after), []
+    for _ in range(2):
+        streamed = skeleton(stage, checkpoint, dtype="bfloat16", device="cpu")
+        memory = layer_major.Memory(TokenBudget(60), tmp_path, keep)
+        try:
+            found = layer_major.pooled(streamed, shards, CAPTURES, (-1, 0, 1), memory)
+        except KeyboardInterrupt:
+            assert keep.left
+    assert_same(both(path, tmp_path, dtype="bfloat16", layers=(-1, 0, 1), shards=shards)[0], found)
+
+
+@pytest.mark.parametrize("family", ["olmo3", "gemma3", "gpt2"])
+def test_one_model_serves_several_passes(models, tmp_path, family):
+    path = saved(models(family), tmp_path / "model")
+    stage, checkpoint = Stage("mine", "custom", str(path)), Checkpoint(path, None)
+    model = skeleton(stage, checkpoint, dtype="float32", device="cpu")
+    found = []
+    for items in (items_of(9), items_of(4)):
+        memory = layer_major.Memory(TokenBudget(60), tmp_path)
+        found += layer_major.pooled(model, [items], CAPTURES, (0, 1), memory)
+    assert_same(both(path, tmp_path, layers=(0, 1))[0], found)
+
+
+def test_weights_of_zeros_that_an_ended_pass_saw_count(models, tmp_path):
+    path = saved(models("olmo3"), tmp_path / "model")
+    weights = load_file(path / "model.safetensors")
+    zeros = [it for i in range(4) for it in weights if f"layers.{i}." in it]
+    # Half of all matrices, and fewer without those of block 0.
+    for name in (*zeros, "model.layers.4.mlp.up_proj.weight"):
+        if weights[name].ndim == 2:
+            weights[name].zero_()
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    stage, checkpoint = Stage("mine", "custom", str(path)), Checkpoint(path, None)
+    keep = Ended(after=7)
+    for error in (KeyboardInterrupt, ModelError):
+        streamed = skeleton(stage, checkpoint, dtype="float32", device="cpu")
+        memory = layer_major.Memory(TokenBudget(60), tmp_path, keep)
+        with pytest.raises(error, match=r"^$|never filled in"):
+            layer_major.pooled(streamed, [items_of(9)], CAPTURES, (0, 1), memory)
+    assert keep.left[0].done == 0
