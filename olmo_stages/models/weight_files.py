@@ -119,6 +119,8 @@ class WeightFiles:
     @cached_property
     def _goes(self) -> bool:
         """Whether the files are too large to stay cached, and would only push out what is."""
+        if not hasattr(os, "posix_fadvise"):  # macOS
+            return False
         size = sum(
             it.file.stat().st_size for it in {s.file: s for s in self._spans.values()}.values()
         )
