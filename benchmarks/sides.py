@@ -4,6 +4,8 @@ A script measures its sides alternately, gives `show` its rows, and asserts that
 same. `benchmarks/all.py` runs every script and joins their rows.
 """
 
+import ctypes
+import gc
 import json
 import os
 import statistics
@@ -124,6 +126,9 @@ class Peak:
     """Peak of this process's anonymous memory above that at the start, in bytes: `most`."""
 
     def __enter__(self):
+        gc.collect()
+        # What was freed and not given back would hide what is taken next.
+        ctypes.CDLL(None).malloc_trim(0)
         self.start, self.most, self.over = self.now(), 0, threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
         self.thread.start()
