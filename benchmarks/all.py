@@ -41,10 +41,12 @@ def main():
     parser.add_argument("--quick", action="store_true", help="its figures mean nothing")
     parser.add_argument("--only", default=",".join(SCRIPTS), help="names, with commas")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--rows", type=Path, help="file of rows to add to, e.g. of an earlier part")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows"
-        failed = [it for it in args.only.split(",") if not run(it, file, quick=args.quick)]
+        file = (args.rows or Path(folder) / "rows").absolute()
+        names = [it for it in args.only.split(",") if it]
+        failed = [it for it in names if not run(it, file, quick=args.quick)]
         lines = file.read_text().splitlines() if file.exists() else []
     rows = [read(line) for line in lines]
     console = Console(width=170)
