@@ -11,18 +11,15 @@ from olmo_stages.activations.extracting import Extraction
 from olmo_stages.activations.extras import with_extras
 from olmo_stages.activations.held_model import HeldModel
 from olmo_stages.activations.identity import PassIdentity
+from olmo_stages.activations.passes import Need, Pass, need, passes
 from olmo_stages.activations.reading import Reader
 from olmo_stages.activations.request import (
     Asked,
-    Need,
-    Pass,
     Work,
     ask,
     check_capture,
     check_layers,
     describe,
-    need,
-    passes,
 )
 from olmo_stages.activations.responding import Responder
 from olmo_stages.activations.responses import Completed, Completion

@@ -8,7 +8,8 @@ length of the data alone, so that every process comes to the same, and a dry run
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from olmo_stages.activations.request import Pass, Work
+from olmo_stages.activations.passes import Pass
+from olmo_stages.activations.request import Work
 from olmo_stages.models.captures import Capture
 from olmo_stages.types import EMBEDDING_LAYER, MEANS, PooledPosition, Site
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from olmo_stages.activations import extras, request
+from olmo_stages.activations import extras, passes, request
 from olmo_stages.activations.identity import PassIdentity, digest
 from olmo_stages.activations.request import Work
 from olmo_stages.activations.store import default_store
@@ -184,7 +184,7 @@ class _Walk:
 
     def read(self, wanted: Sequence[Wanted], others: Sequence[Wanted]) -> None:
         """Find what is wanted, or note the steps that give it, and what others want of them."""
-        needs = [request.need(self._work(it.stage), it) for it in wanted]
+        needs = [passes.need(self._work(it.stage), it) for it in wanted]
         for need in needs:
             for capture in need.captures:
                 self._note(need.work.identity, (capture,), need.layers)
@@ -193,11 +193,11 @@ class _Walk:
             made = self.forecast.has(self.place + identity.key, captures, layers)
             return made is not None or self.store.find(identity, captures, layers) is not None
 
-        def later() -> list[request.Need]:
+        def later() -> list[passes.Need]:
             stages = {it.stage for it in wanted}
-            return [request.need(self._work(it.stage), it) for it in others if it.stage in stages]
+            return [passes.need(self._work(it.stage), it) for it in others if it.stage in stages]
 
-        for asked in request.passes(needs, has, self._kept, later):
+        for asked in passes.passes(needs, has, self._kept, later):
             whole = self._kept(asked)
             layers = None if len(asked.layers) > asked.work.n_layers else asked.layers
             step = self._step("activations", asked.work)
@@ -215,7 +215,7 @@ class _Walk:
         elif self.store.find(identity, captures, layers) is not None:
             self.n_stored += 1
 
-    def _kept(self, asked: request.Pass) -> request.Pass:
+    def _kept(self, asked: passes.Pass) -> passes.Pass:
         return extras.with_extras(asked, self._device())
 
     def _device(self) -> str:

@@ -6,7 +6,8 @@ import pytest
 from olmo_stages.activations import extras
 from olmo_stages.activations.extras import POSITIONS, with_extras
 from olmo_stages.activations.identity import PassIdentity
-from olmo_stages.activations.request import Pass, Work
+from olmo_stages.activations.passes import Pass
+from olmo_stages.activations.request import Work
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.models.captures import Capture
 from olmo_stages.models.checkpoints import Checkpoint
