@@ -488,7 +488,9 @@ def test_another_analysis_of_the_same_activations_does_no_forward_pass(run, chec
     _, _, second = run(*custom(checkpoints[0]), "analysis.kind=lda", "seed=0")
     assert "activations of" not in second
     _, _, third = run(*custom(checkpoints[0]), "analysis.position=mean")
-    assert "activations of" in third
+    assert "activations of" not in third
+    _, _, fourth = run(*custom(checkpoints[0]), "analysis.site=mlp_out")
+    assert "activations of" in fourth
 
 
 @pytest.mark.parametrize(
