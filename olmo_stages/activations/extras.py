@@ -53,7 +53,7 @@ def with_extras(asked: Pass, device: str) -> Pass:
     """
     work = asked.work
     captures, layers = sorted(set(asked.captures)), tuple(sorted(set(asked.layers)))
-    room = min(SHARE * _seconds(work, len(layers), device) * _WRITTEN_BYTES_S, MOST_BYTES)
+    room = min(SHARE * _seconds(work, max(layers) + 1, device) * _WRITTEN_BYTES_S, MOST_BYTES)
     more = _layers(work, layers)
     size = sum(_bytes(work, it, len(more) - len(layers)) for it in captures)
     if size <= room:
@@ -82,9 +82,9 @@ def _others(asked: Sequence[Capture]) -> Iterator[Capture]:
                 yield Capture(site, position)
 
 
-def _seconds(work: Work, n_layers: int, device: str) -> float:
+def _seconds(work: Work, n_blocks: int, device: str) -> float:
     """About how long the pass takes, from reading the weights (as bfloat16) on."""
-    parameters = 12 * n_layers * work.d_model**2
+    parameters = 12 * n_blocks * work.d_model**2
     run = 2 * parameters * _tokens(work) / _FLOPS[device]
     return _START_S + 2 * parameters / _READ_BYTES_S + run
 
