@@ -10,29 +10,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_CHECKED = (
-    "analyses",
-    "data.mapping",
-    "data.persona_results",
-    "data.responses",
-    "data.sets",
-    "data.trait_sets",
-    "dominant",
-    "estimates",
-    "experiment",
-    "models.compute",
-    "nested",
-    "probing.options",
-    "similarity",
-    "soups",
-    "stages",
-    "tracking",
-    "types",
-    "vectors",
-)
-"""What is given values from a command line, and what computes with arrays. The tests check the rest
-too, which would double the time a job needs to start, and what a probe calls thousands of times
-(`descent`, `logistic`, `layer_probe`, `estimates`)."""
+_CHECKED = ("dominant", "similarity", "vectors")
+"""What computes with arrays, and is not called thousands of times; see `olmo_stages.checks`."""
 
 # Here rather than in run.py, because a Slurm worker imports the package but never executes run.py.
 install_import_hook([f"{__name__}.{it}" for it in _CHECKED], "beartype.beartype")

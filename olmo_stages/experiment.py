@@ -17,6 +17,7 @@ from olmo_stages.activations.request import declares, wanted
 from olmo_stages.activations.responses import Completion
 from olmo_stages.activations.store import default_store
 from olmo_stages.cache import cache_folder
+from olmo_stages.checks import checked
 from olmo_stages.data.dataset import Dataset
 from olmo_stages.data.responses import OWN
 from olmo_stages.errors import ConfigError, NotHere, OlmoStagesError, StoreError
@@ -80,6 +81,7 @@ class Ready:
     formats: Formats = field(default_factory=Formats)
 
 
+@checked
 @dataclass(frozen=True)
 class Experiment:
     """One stage, one analysis: conf/config.yaml, read top to bottom.

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from threadpoolctl import ThreadpoolController
 
 from olmo_stages import estimates
+from olmo_stages.checks import checked
 from olmo_stages.heldout import HeldOut
 from olmo_stages.layer_probe import Layer, Recipe, fit_layer, relabelled_scores
 from olmo_stages.parallel import in_threads
@@ -160,6 +161,7 @@ def _by_layer(
     return list(in_threads(lambda number: work(values[number], number), range(len(values))))
 
 
+@checked
 def cross_validate(
     values: Float[np.ndarray, "head example feature"],
     labels: Int[np.ndarray, " example"],
@@ -190,6 +192,7 @@ def cross_validate(
     return Probes(fits, train, np.where(test, folds, -1))
 
 
+@checked
 def permutation_scores(
     values: Float[np.ndarray, "head example feature"],
     relabelled: Int[np.ndarray, "permutation example"],
@@ -222,6 +225,7 @@ def permutation_scores(
     return np.stack(found)
 
 
+@checked
 def permutation_null(
     values: Float[np.ndarray, "head example feature"],
     held_out: HeldOut,

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from olmo_stages.checks import checked
 from olmo_stages.errors import ConfigError
 from olmo_stages.stages import MINIATURE, catalogue, custom, lookup
 from olmo_stages.types import Member, Stage
@@ -14,6 +15,7 @@ _TOLERANCE = 1e-6
 _NOTHING = 1e-12
 
 
+@checked
 def soup(
     *,
     of: Sequence[str] | str | None,

@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 import yaml
 
+from olmo_stages.checks import checked
 from olmo_stages.errors import ConfigError
 from olmo_stages.shapes import SHAPES, Shape
 from olmo_stages.types import Format, Stage, check_choice
@@ -137,6 +138,7 @@ def lookup(name: str, size: str) -> Stage:
     )
 
 
+@checked
 def resolve(
     *,
     name: str,
@@ -282,6 +284,7 @@ def _hint(wrong: str, options: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+@checked
 def custom(
     *, path: str | None, name: str | None, parent: str | None, revision: str, size: str
 ) -> Stage:

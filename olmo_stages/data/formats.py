@@ -45,7 +45,6 @@ def resolve_format(
     example: Example, format: Format
 ) -> Literal["raw", "scaffold", "chat_fixed", "chat_native"]:
     """Return what an example is rendered with: the format itself, unless it is `auto`."""
-    check_choice("format", format, FORMATS)
     if format == "auto":
         return "raw" if example.messages is None else "chat_fixed"
     return format
@@ -68,6 +67,7 @@ def render(example: Example, format: Format, tokenizer: native.Templated | None 
             or is changed by the stage's template.
         ModelError: the stage has no chat template, or one that cannot be used.
     """
+    check_choice("format", format, FORMATS)
     chosen = resolve_format(example, format)
     if chosen == "raw":
         return _raw(example)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from olmo_stages.checks import checked
 from olmo_stages.data.dataset import content_id
 from olmo_stages.data.labels import Labels, is_missing, meanings, plain
 from olmo_stages.data.readers import Row, Table
@@ -12,6 +13,7 @@ from olmo_stages.errors import ConfigError, DataError
 from olmo_stages.types import Example, Message
 
 
+@checked
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns; None = the column of the field's own name, where there is one.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from olmo_stages.checks import checked
 from olmo_stages.data.labels import is_missing
 from olmo_stages.data.persona import SIDES, Openings, Persona, Side
 from olmo_stages.data.readers import Row, Table, read_file
@@ -22,6 +23,7 @@ _ID = re.compile(r".+_(\d{1,6})_(pos|neg)_(\d{1,6})")
 _OPENING = re.compile(r"You are an? [^\n.]{1,80} assistant\. $")
 
 
+@checked
 @dataclass(frozen=True)
 class Keep:
     """Which pairs of answers are kept; the defaults are those of persona_vectors.

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from olmo_stages.checks import checked
 from olmo_stages.data.formats import render, resolve_format
 from olmo_stages.data.native import Templated
 from olmo_stages.data.prompts import Rendered, Span
@@ -25,6 +26,7 @@ _OPENING = "<think>"
 _STAND_IN = "x"
 
 
+@checked
 @dataclass(frozen=True)
 class Generation:
     """How responses are written.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from olmo_stages.checks import checked
 from olmo_stages.data import mapping, readers, recognition
 from olmo_stages.data.contrast import arithmetic, manners, sentiment, truth
 from olmo_stages.data.contrast import miniature as small
@@ -47,6 +48,7 @@ def is_small(vocabulary: str, *, miniature: bool) -> bool:
     return (miniature and vocabulary == "auto") or vocabulary == "miniature"
 
 
+@checked
 @dataclass(frozen=True)
 class BuiltIn:
     """A contrast set written by this project.
@@ -175,6 +177,7 @@ def _without_labels(known: recognition.Recognised) -> recognition.Recognised:
     return replace(known, notes=notes, has_counterparts=False)
 
 
+@checked
 @dataclass(frozen=True)
 class FromFile(Own):
     """A jsonl, json, csv, tsv or parquet file.
@@ -209,6 +212,7 @@ class FromFile(Own):
         return self._dataset(readers.read_file(self.path, self.separator), Path(self.path).stem)
 
 
+@checked
 @dataclass(frozen=True)
 class FromHub(Own):
     """A data set of the Hugging Face hub, or a local folder of one.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from olmo_stages.checks import checked
 from olmo_stages.data import persona, persona_results, trait_folders
 from olmo_stages.data.contrast import persona as built_in
 from olmo_stages.data.dataset import Dataset, by_trait
@@ -22,6 +23,7 @@ VOCABULARIES: Mapping[bool, Callable[[], Persona]] = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class FromPersona:
     """Persona data of one's own, or the built-in trait `rude`.
@@ -126,6 +128,7 @@ class FromPersona:
         return "_".join(Path(path).stem for path in paths)
 
 
+@checked
 @dataclass(frozen=True)
 class FromFolder:
     """A folder with positive.txt and negative.txt, or a folder of such folders, a trait each.
@@ -188,6 +191,7 @@ class FromFolder:
         )
 
 
+@checked
 @dataclass(frozen=True)
 class Traits:
     """Several built-in contrast sets in one, for comparing traits within a stage.

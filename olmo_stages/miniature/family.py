@@ -15,16 +15,18 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import olmo_stages
 from olmo_stages import leases
 from olmo_stages.atomic import CACHE, TEMPORARY, writing
 from olmo_stages.errors import ConfigError, ModelError, StoreError
 from olmo_stages.looking import make
-from olmo_stages.miniature.progress import BuildProgress
 from olmo_stages.miniature.recipe import PARENTS, STAGES, Recipe
 from olmo_stages.types import check_choice
+
+if TYPE_CHECKING:
+    from olmo_stages.miniature.progress import BuildProgress
 
 RECIPE = Recipe()
 """The recipe of the family that users see."""
@@ -105,6 +107,8 @@ def ensure_many(
     home = root / recipe.digest(seed)
     missing = _missing([stage for stage, _ in pairs], home)
     if missing:
+        from olmo_stages.miniature.progress import BuildProgress  # late: once a machine
+
         make(f"miniature stage {missing[-1]}")
         with writing(home, CACHE):
             home.mkdir(parents=True, exist_ok=True)
@@ -225,7 +229,7 @@ class _Crew:
     """Hands missing stages to workers as their parents become ready, longest lineage first."""
 
     def __init__(
-        self, home: Path, seed: int, recipe: Recipe, missing: list[str], progress: BuildProgress
+        self, home: Path, seed: int, recipe: Recipe, missing: list[str], progress: "BuildProgress"
     ) -> None:
         self.progress = progress
         self.left = sorted(missing, key=lambda stage: -_descent(stage, missing))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
+from olmo_stages.checks import checked
 from olmo_stages.errors import ConfigError
 from olmo_stages.types import check_choice
 
@@ -20,6 +21,7 @@ SCHEMES: Mapping[str, str] = {
 FULL_PRECISION = SCHEMES["none"]
 
 
+@checked
 @dataclass(frozen=True)
 class Compute:
     """Execution settings; dtype and quantisation are part of an activation's identity.

@@ -19,14 +19,16 @@ def malformed(where: str, remedy: str = "") -> Iterator[None]:
     Raises:
         ModelError: names the place and the reason.
     """
-    from huggingface_hub.errors import StrictDataclassError
-
     kinds = (TypeError, ValueError, KeyError, AttributeError, AssertionError, ZeroDivisionError)
     try:
         yield
     except ModelError:
         raise
-    except (*kinds, StrictDataclassError) as error:
+    except Exception as error:
+        from huggingface_hub.errors import StrictDataclassError  # late: it imports an HTTP client
+
+        if not isinstance(error, (*kinds, StrictDataclassError)):
+            raise
         words = " ".join(str(error).split()) or type(error).__name__
         reason = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
         advice = remedy or "compare config.json with the released one, or save the model again"

@@ -11,7 +11,7 @@ import pytest
 
 from olmo_stages.records import Job, is_finished, write
 from olmo_stages.stopping import Stopped
-from olmo_stages.tracking import Wandb
+from olmo_stages.tracking.runs import Wandb
 from olmo_stages.types import Measurement, Result, Stage
 from tests.tracking.standin import Server
 

@@ -14,8 +14,9 @@ import pytest
 
 from olmo_stages.document import Grid
 from olmo_stages.records import Job, mark_digest, read_mark, write
-from olmo_stages.tracking import Wandb, library, panels, reports
+from olmo_stages.tracking import library, panels, reports
 from olmo_stages.tracking.run_layout import history, summary
+from olmo_stages.tracking.runs import Wandb
 from olmo_stages.tracking.runsets import filters
 from olmo_stages.tracking.sent import sent_of
 from olmo_stages.types import Measurement, Result, Stage

@@ -13,8 +13,9 @@ import pytest
 from olmo_stages.errors import ConfigError, StoreError
 from olmo_stages.figures import layer_curves
 from olmo_stages.records import Job, is_finished, read, write
-from olmo_stages.tracking import NoTracking, Tracker, Wandb, filling, reachability
+from olmo_stages.tracking import NoTracking, Tracker, filling, reachability
 from olmo_stages.tracking.run_layout import history, summary
+from olmo_stages.tracking.runs import Wandb
 from olmo_stages.types import Measurement, Result, Stage
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -338,6 +339,6 @@ def test_both_trackers_are_trackers():
 
 
 def test_wandb_is_imported_only_to_record():
-    code = "import sys, olmo_stages.tracking; print('wandb' in sys.modules)"
+    code = "import sys, olmo_stages.tracking.runs; print('wandb' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

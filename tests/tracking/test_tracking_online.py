@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from olmo_stages.records import Job, read, write
-from olmo_stages.tracking import Wandb
+from olmo_stages.tracking.runs import Wandb
 from olmo_stages.types import Measurement, Result, Stage
 from tests.tracking.standin import Server
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from olmo_stages import tracking
 from olmo_stages.records import TRACKING
+from olmo_stages.tracking import runs as wandb_runs
 from olmo_stages.tracking.wholeness import becomes_whole, is_whole
 from tests.disks import small_disk
 from tests.tracking.test_tracking import finished, record, runs
@@ -55,7 +55,7 @@ def disk(tmp_path):
 def test_a_copy_that_does_not_become_whole_is_not_noted_as_recorded(tmp_path, monkeypatch, caplog):
     job, result, folder = finished(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "becomes_whole", lambda _: False)
+        patch.setattr(wandb_runs, "becomes_whole", lambda _: False)
         record(tmp_path, job, result, folder)
     assert "is cut short: a full disk?" in caplog.text
     assert not (folder / TRACKING).exists()
@@ -65,7 +65,7 @@ def test_a_copy_that_does_not_become_whole_is_not_noted_as_recorded(tmp_path, mo
 
 
 def test_what_a_full_disk_cut_is_not_noted_as_recorded(tmp_path, disk, caplog, monkeypatch):
-    monkeypatch.setattr(tracking, "becomes_whole", partial(becomes_whole, patience_s=0.5))
+    monkeypatch.setattr(wandb_runs, "becomes_whole", partial(becomes_whole, patience_s=0.5))
     job, result, folder = finished(tmp_path)
     # However much is missing at the end: sooner or later all of it fits.
     for used in (18, 14, 10, 6):

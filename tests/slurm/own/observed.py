@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from olmo_stages.activations.entry import Writer
-from olmo_stages.tracking import Wandb
+from olmo_stages.tracking.runs import Wandb
 from olmo_stages.types import Measurement, Position, Result, Site
 
 _FOLDER = Path(os.environ["OBSERVED"])
