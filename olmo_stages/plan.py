@@ -16,21 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from olmo_stages import miniature
-from olmo_stages.data.dataset import Dataset
 from olmo_stages.errors import ConfigError, ModelError
 from olmo_stages.experiment import Experiment
 from olmo_stages.miniature.world import vocabulary
 from olmo_stages.models import adapter_files, digests
 from olmo_stages.models.compute import Compute
+from olmo_stages.rates import CHARACTERS_PER_TOKEN, FLOPS, READ_BYTES, tokens
 from olmo_stages.shapes import WIDTHS, Widths
 from olmo_stages.soups import is_miniature
 from olmo_stages.stages import MINIATURE, release
 from olmo_stages.types import Stage
 
 LOADING = 1.15
-CHARACTERS_PER_TOKEN = 4
-FLOPS = {"cuda": 100e12, "cpu": 0.2e12}
-READ_BYTES = 1e9
 GPU_GB = (16, 24, 40, 48, 80)
 TIME = (
     f"weights read at {READ_BYTES / 1e9:.0f} GB/s + 2 x parameters x tokens operations at "
@@ -126,15 +123,6 @@ def plan(experiments: Iterable[Experiment]) -> tuple[Needs, ...]:
                 one = needs(stage, compute, n_examples, n_tokens)
                 found.setdefault((stage.source, stage.label), one)
     return tuple(found.values())
-
-
-def tokens(data: Dataset) -> int:
-    """About how many tokens the examples of a data set have together."""
-    texts = [
-        [it.text] if it.messages is None else [turn.content for turn in it.messages]
-        for it in data.examples
-    ]
-    return sum(-(-len(text) // CHARACTERS_PER_TOKEN) for parts in texts for text in parts if text)
 
 
 def needs(

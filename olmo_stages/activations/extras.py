@@ -11,6 +11,7 @@ from dataclasses import replace
 from olmo_stages.activations.passes import Pass
 from olmo_stages.activations.request import Work
 from olmo_stages.models.captures import Capture
+from olmo_stages.rates import FLOPS, READ_BYTES, tokens
 from olmo_stages.types import EMBEDDING_LAYER, MEANS, PooledPosition, Site
 
 SHARE = 0.1
@@ -33,10 +34,7 @@ POSITIONS: tuple[PooledPosition, ...] = (
 )
 """The likeliest to be asked for first."""
 
-_FLOPS = {"cuda": 100e12, "cpu": 0.1e12}
-_READ_BYTES_S = 1e9
 _WRITTEN_BYTES_S = 0.5e9
-_CHARACTERS_PER_TOKEN = 4
 _START_S = 0.2
 
 
@@ -85,20 +83,12 @@ def _others(asked: Sequence[Capture]) -> Iterator[Capture]:
 def _seconds(work: Work, n_blocks: int, device: str) -> float:
     """About how long the pass takes, from reading the weights (as bfloat16) on."""
     parameters = 12 * n_blocks * work.d_model**2
-    run = 2 * parameters * _tokens(work) / _FLOPS[device]
-    return _START_S + 2 * parameters / _READ_BYTES_S + run
+    run = 2 * parameters * tokens(work.dataset) / FLOPS[device]
+    return _START_S + 2 * parameters / READ_BYTES + run
 
 
 def _bytes(work: Work, capture: Capture, n_layers: int) -> float:
     """About what a capture takes in the store."""
-    rows = _tokens(work) if capture.position == "tokens" else len(work.dataset.examples)
+    rows = tokens(work.dataset) if capture.position == "tokens" else len(work.dataset.examples)
     single = capture.position in MEANS or work.identity.dtype == "float32"
     return float(rows * n_layers * work.d_model * (4 if single else 2))
-
-
-def _tokens(work: Work) -> float:
-    texts = (
-        [it.text or ""] if it.messages is None else [turn.content for turn in it.messages]
-        for it in work.dataset.examples
-    )
-    return sum(max(sum(map(len, it)) / _CHARACTERS_PER_TOKEN, 1) for it in texts)

@@ -11,6 +11,7 @@ from olmo_stages.atomic import safe_name
 from olmo_stages.dry_run.forecast import Step
 from olmo_stages.errors import ConfigError, ModelError, StoreError
 from olmo_stages.experiment import Experiment
+from olmo_stages.rates import tokens
 
 WRITING_BYTES = {"cuda": 2e12, "cpu": 2e10}
 """Bytes of weights a second that writing a response reads, all of them once for each token."""
@@ -39,7 +40,7 @@ def needs(step: Step) -> plan.Needs | None:
     stage = step.stage
     while stage.members:  # all have one shape
         stage = stage.members[0].stage
-    n_examples, n_tokens = step.dataset.n_examples, plan.tokens(step.dataset)
+    n_examples, n_tokens = step.dataset.n_examples, tokens(step.dataset)
     n_read = n_tokens + n_examples * _longest(step)
     try:
         return plan.needs(stage, step.compute, n_examples, n_read, step.device)

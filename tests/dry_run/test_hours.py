@@ -8,6 +8,7 @@ from olmo_stages import plan
 from olmo_stages.dry_run import hours
 from olmo_stages.dry_run.forecast import Forecast, Step
 from olmo_stages.models.compute import Compute
+from olmo_stages.rates import tokens
 from olmo_stages.soups import soup
 from olmo_stages.stages import lookup
 from olmo_stages.types import Stage
@@ -33,7 +34,7 @@ def seconds(step):
 def test_a_pass_takes_what_the_plan_says_where_it_would_run(step):
     data = Texts().load(miniature=False)
     for device in ("cuda", "cpu"):
-        told = plan.needs(lookup("base", "7b"), COMPUTE, 6, plan.tokens(data), device)
+        told = plan.needs(lookup("base", "7b"), COMPUTE, 6, tokens(data), device)
         assert seconds(step(device=device)) == told.seconds
     assert seconds(step(device="cpu")) > seconds(step(device="cuda"))
 
