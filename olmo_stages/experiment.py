@@ -3,7 +3,7 @@
 import datetime
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
@@ -125,14 +125,14 @@ class Experiment:
     def run(
         self,
         config: Mapping[str, Any],
-        others: Callable[[], Iterable["Experiment"]] = tuple,
+        others: Callable[[Collection[Stage]], Iterable["Experiment"]] = lambda _: (),
     ) -> Outcome:
         """Ask for activations, analyse, record, track.
 
         Args:
             config: the resolved configuration, for the record.
-            others: jobs of the same sweep; asked for only if there is something to compute, which
-                is then kept for them too.
+            others: jobs of the same sweep that may read one of these stages; asked for only if
+                there is something to compute, which is then kept for them too.
 
         Returns:
             The result and where it is. A finished job is not redone unless `force`.
@@ -157,7 +157,7 @@ class Experiment:
                 with self.tracking.running(job, group=group, config=config):
                     if declares(self.analysis):
                         own = wanted(self.analysis, self.model, ready.reference, self.seed)
-                        ready.source.expect(own, lambda: self.wanted_by(others()))
+                        ready.source.expect(own, lambda lacking: self.wanted_by(others(lacking)))
                     self._make(ready, job, config, start)
             result = (found or records.read(folder)).result
             tracked = self.tracking.record(job, result, folder, group=group, config=config)

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from olmo_stages.activations import comparison, prompts, streaming
@@ -44,6 +44,9 @@ from olmo_stages.types import (
     Wanted,
     check_choice,
 )
+
+Others = Callable[[Collection[Stage]], Sequence[Wanted]]
+"""What others are going to ask for of some stages."""
 
 
 class Source:
@@ -90,7 +93,7 @@ class Source:
         self._works: dict[Stage, Work] = {}
         self._model = HeldModel(compute)
         self._expected: tuple[Wanted, ...] = ()
-        self._others: Callable[[], Sequence[Wanted]] = tuple
+        self._others: Others = lambda _: ()
         self._using = Using(self._store)
         # For whoever neither closes it nor enters it.
         weakref.finalize(self, self._using.close)
@@ -115,9 +118,7 @@ class Source:
         """Let others remove what was read and written here."""
         self._using.close()
 
-    def expect(
-        self, wanted: Sequence[Wanted], others: Callable[[], Sequence[Wanted]] = tuple
-    ) -> None:
+    def expect(self, wanted: Sequence[Wanted], others: Others = lambda _: ()) -> None:
         """Tell beforehand what is going to be asked for.
 
         The first request then completes all of it: first what no other process is computing, then
@@ -126,8 +127,9 @@ class Source:
 
         Args:
             wanted: exactly that; anything else would be computed in vain.
-            others: what other jobs are going to ask for of the same data; asked for only if there
-                is something to compute. A pass that is needed anyway keeps it too.
+            others: what other jobs are going to ask for of the same data and these stages; asked
+                for only if there is something to compute. A pass that is needed anyway keeps it
+                too.
         """
         self._expected, self._others = tuple(wanted), others
 
@@ -337,8 +339,9 @@ class Source:
             for it in sorted(expected, key=lambda it: stages.index(it.stage))
         ]
 
-        def others() -> list[Need]:
-            return [need(self._work(it.stage), it) for it in self._others() if it.stage in stages]
+        def others(lacking: Collection[Stage]) -> list[Need]:
+            found = (it for it in self._others(lacking) if it.stage in lacking)
+            return [need(self._work(it.stage), it) for it in found]
 
         found = passes(needs, self._find, self._kept, others)
         finish([self._crew(it.work, it.captures, it.layers) for it in found])

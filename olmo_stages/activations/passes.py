@@ -1,12 +1,12 @@
 """Which forward passes give what is needed: one of a stage and a data set, wherever it can be."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from olmo_stages.activations.identity import PassIdentity
 from olmo_stages.activations.request import Work, ask, check_capture
 from olmo_stages.models.captures import Capture
-from olmo_stages.types import Wanted
+from olmo_stages.types import Stage, Wanted
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def passes(
     needs: Sequence[Need],
     has: Has,
     keep: Callable[[Pass], Pass],
-    others: Callable[[], Iterable[Need]] = tuple,
+    others: Callable[[Collection[Stage]], Iterable[Need]] = lambda _: (),
 ) -> Iterator[Pass]:
     """The forward passes that give all that is needed, none for what an earlier one gives.
 
@@ -76,8 +76,8 @@ def passes(
         needs: in their order.
         has: what is there already, without these passes.
         keep: adds to a pass what else it is to keep.
-        others: what others are going to need, who come later; asked for at the first pass. A pass
-            gives them what they need of it.
+        others: what others are going to need of stages that lack something, who come later; asked
+            for at the first pass. A pass gives them what they need of it.
 
     Yields:
         For each pass what is asked of it; what it keeps is as `keep` says.
@@ -98,7 +98,7 @@ def passes(
         if not (missing := it.missing(given)):
             continue
         if later is None:
-            later = list(others())
+            later = list(others({it.work.stage for it in needs if it.missing(given)}))
         found = Pass(it.work, missing, it.captured)
         for other in (*needs[number + 1 :], *later):
             if other.work.identity == it.work.identity:

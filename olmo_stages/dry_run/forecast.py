@@ -10,7 +10,7 @@ takes its place, so that jobs that share it are found all the same. Responses th
 written yet are taken for ones that can all be read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -133,8 +133,7 @@ class Forecast:
                 return Job(state, about)
             walk = _Walk(self, here, device, ready)
             own = request.wanted(here.analysis, here.model, walk.reference, here.seed)
-            others = here.wanted_by(it.on(device) for it in self.jobs)
-            walk.read(own, others if request.declares(here.analysis) else ())
+            walk.read(own)
         return Job(
             state,
             about,
@@ -182,7 +181,7 @@ class _Walk:
         self.n_stored = 0
         self.responses = self._responses()
 
-    def read(self, wanted: Sequence[Wanted], others: Sequence[Wanted]) -> None:
+    def read(self, wanted: Sequence[Wanted]) -> None:
         """Find what is wanted, or note the steps that give it, and what others want of them."""
         needs = [passes.need(self._work(it.stage), it) for it in wanted]
         for need in needs:
@@ -193,9 +192,12 @@ class _Walk:
             made = self.forecast.has(self.place + identity.key, captures, layers)
             return made is not None or self.store.find(identity, captures, layers) is not None
 
-        def later() -> list[passes.Need]:
-            stages = {it.stage for it in wanted}
-            return [passes.need(self._work(it.stage), it) for it in others if it.stage in stages]
+        def later(lacking: Collection[Stage]) -> list[passes.Need]:
+            if not request.declares(self.experiment.analysis):
+                return []
+            jobs = (it.on(self.device) for it in self.forecast.jobs)
+            others = (it for it in self.experiment.wanted_by(jobs) if it.stage in lacking)
+            return [passes.need(self._work(it.stage), it) for it in others]
 
         for asked in passes.passes(needs, has, self._kept, later):
             whole = self._kept(asked)

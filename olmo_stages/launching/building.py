@@ -1,8 +1,9 @@
 """The experiment of a job that is not the one that runs."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from olmo_stages import command
 from olmo_stages.expected import read_expected
 from olmo_stages.launching.explanation import KNOWN
+from olmo_stages.types import Stage
 
 
 def composed(config: Any, words: list[str]) -> Any:  # noqa: ANN401  (DictConfig)
@@ -36,20 +38,23 @@ def built(config: Any) -> Any:  # noqa: ANN401  (DictConfig)
     return hydra.utils.instantiate(own, _convert_="all")
 
 
-def others_of(sweep: Path, name: str) -> Iterator[Any]:
-    """The experiments of a sweep that may read the same stages and data as one of its jobs.
+def others_of(sweep: Path, name: str, stages: Collection[Stage]) -> Iterator[Any]:
+    """The experiments of a sweep that may read some stages with the same data as one of its jobs.
 
     Args:
         sweep: folder of the sweep.
         name: of the job, whose configuration is Hydra's current one.
+        stages: those stages.
     """
     jobs = {it.job: it for it in read_expected(sweep)}
     mine = jobs.pop(name, None)
+    # What reads a stage reads it with random weights, too.
+    labels = {replace(it, random_init=None).label for it in stages}
     before: Any = HydraConfig.instance().cfg
     # Where and how jobs run is the same for all, and not noted with them.
     same = [it for it in before.hydra.overrides.task if not command.changes_job(it)]
     for it in jobs.values():
-        if mine is None or not _may_share(it.about, mine.about):
+        if mine is None or not _may_share(it.about, mine.about, labels):
             continue
         # One that cannot be built says so itself when it is its turn.
         with suppress(*KNOWN):
@@ -59,8 +64,7 @@ def others_of(sweep: Path, name: str) -> Iterator[Any]:
                 HydraConfig.instance().cfg = before
 
 
-def _may_share(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two jobs may read the same stage and data, as far as their words tell."""
-    stages = [{it.get("stage"), it.get("reference")} - {"", None} for it in (one, other)]
+def _may_share(one: Mapping[str, str], other: Mapping[str, str], stages: set[str]) -> bool:
+    """Whether a job may read some stages, and another's data, as far as their words tell."""
     data = {it["data"] for it in (one, other) if "data" in it}
-    return bool(stages[0] & stages[1]) and len(data) < 2
+    return bool(stages & {one.get("stage"), one.get("reference")}) and len(data) < 2

@@ -114,7 +114,9 @@ def perform(cfg: Any, settings: Any, name: str, overrides: list[str]) -> Status:
     with searching(config_roots(settings)):
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         experiment = hydra.utils.instantiate(cfg, _convert_="all")
-        outcome = experiment.run(config, lambda: others_of(Path(settings.sweep.dir), name))
+        outcome = experiment.run(
+            config, lambda lacking: others_of(Path(settings.sweep.dir), name, lacking)
+        )
     from olmo_stages.report.show import show_job
 
     show_job(

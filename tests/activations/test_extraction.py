@@ -176,8 +176,8 @@ def test_a_pass_gives_what_other_jobs_are_going_to_ask_for(make_source, stage):
     source, asked = make_source(), []
     other = Wanted(stage, (("attn_out", "mean"),))
 
-    def others():
-        asked.append(True)
+    def others(stages):
+        asked.append(stages)
         return [other, Wanted(dataclasses.replace(stage, random_init=0), other.captures)]
 
     source.expect([Wanted(stage, (("resid_post", "last"),))], others)
@@ -188,7 +188,7 @@ def test_a_pass_gives_what_other_jobs_are_going_to_ask_for(make_source, stage):
     again = make_source()
     again.expect([Wanted(stage, (("resid_post", "last"),))], others)
     again(stage)
-    assert asked == [True]
+    assert asked == [{stage}]
 
 
 def test_prefetch_takes_one_pass_for_several(make_source, stage):

@@ -36,7 +36,7 @@ def test_a_layer_that_the_model_does_not_have_is_refused(work):
         need(work, Wanted(THINK, (LAST,), (4,)))
 
 
-def made(needs, has=NOTHING, keep=lambda asked: asked, others=tuple):
+def made(needs, has=NOTHING, keep=lambda asked: asked, others=lambda _: ()):
     return [(it.work, it.captures, it.layers) for it in passes(needs, has, keep, others)]
 
 
@@ -83,15 +83,15 @@ def test_what_a_pass_keeps_besides_is_not_computed_again(work):
 def test_others_are_asked_at_the_first_pass_only(work):
     asked = []
 
-    def others():
-        asked.append(True)
+    def others(stages):
+        asked.append(stages)
         return [need(work, Wanted(THINK, (MEAN,)))]
 
     own = [need(work, Wanted(THINK, (LAST,)))]
     assert made(own, lambda *_: True, others=others) == []
     assert asked == []
     assert made(own, others=others) == [(work, (ONE, OTHER), ALL)]
-    assert asked == [True]
+    assert asked == [{THINK}]
 
 
 def test_what_is_there_needs_no_pass(work):

@@ -76,7 +76,7 @@ def test_steps_are_those_that_are_then_taken(job, computed, sweep):
     done = []
     for number, it in enumerate(jobs):
         before = sum(computed().values())
-        it.run({}, lambda: jobs)
+        it.run({}, lambda _: jobs)
         done.append(sum(computed().values()) - before)
         assert done[-1] == len(told[number].steps)
     assert computed() == {kind: expected[kind] for kind in ("activations", "responses")}

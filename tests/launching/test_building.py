@@ -47,6 +47,13 @@ def test_jobs_that_read_one_stage_at_several_sites_share_its_pass(run):
     assert len(together) == 2
 
 
+def test_they_share_that_of_random_weights_too(run):
+    rows, _ = run("analysis.random_init=true", "analysis.site=resid_mid,attn_out", "sweep=both")
+    assert len(rows) == 2
+    for row in rows:
+        assert {it.partition("/")[0] for it in row.captures} == {"resid_mid", "attn_out"}
+
+
 def test_jobs_that_are_launched_apart_have_a_pass_each(run):
     run("analysis.site=resid_mid", "sweep=one")
     rows, apart = run("analysis.site=attn_out", "sweep=other")
