@@ -1,8 +1,13 @@
 """Progress on stderr: a bar where a person watches, one line a step where a file does."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_MANY = 50
 
 
 @contextmanager
@@ -29,6 +34,14 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[], None]
         done = int(bar.tasks[task].completed)
     if not console.is_terminal:
         console.print(f"{description}: {done} done", markup=False, highlight=False)
+
+
+def watched(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """The items one after another, with `progress` where they are many."""
+    with progress(description, len(items)) if len(items) >= _MANY else nullcontext(int) as advance:
+        for item in items:
+            yield item
+            advance()
 
 
 def say(text: str) -> None:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,14 +97,21 @@ def searching(folders: Sequence[Path]) -> Iterator[None]:
         _search.reset(token)
 
 
-def catalogue() -> dict[str, dict[str, Any]]:
+def catalogue() -> Mapping[str, Mapping[str, Any]]:
     """Every stage by name, as its YAML says, lineage order: parents before children."""
+    folders = [it / "model" for it in (conf_folder(), *_search.get())]
+    files = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+    return _in_order(tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=8)
+def _in_order(files: tuple[tuple[Path, int], ...]) -> Mapping[str, Mapping[str, Any]]:
+    """What files say, given with their times: a launch of many jobs asks many times for each."""
     found: dict[str, dict[str, Any]] = {}
-    for folder in (conf_folder(), *_search.get()):
-        for path in sorted((folder / "model").glob("*.yaml")):
-            spec = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-            if spec.get("sources"):
-                found[spec["name"]] = spec
+    for path, _ in files:
+        spec = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        if spec.get("sources"):
+            found[spec["name"]] = spec
     ordered: dict[str, dict[str, Any]] = {}
 
     def add(name: str) -> None:
@@ -211,7 +219,7 @@ def releases(size: str | None = None) -> tuple[Release, ...]:
     )
 
 
-def _spec(name: str) -> dict[str, Any]:
+def _spec(name: str) -> Mapping[str, Any]:
     stages = catalogue()
     if name not in stages:
         raise ConfigError(

@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -309,3 +310,16 @@ def test_a_new_stage_is_one_file(tmp_path):
 def test_a_size_in_capitals_is_recognised():
     with pytest.raises(ConfigError, match=r"size=7B; .*did you mean 7b\?"):
         lookup("base", "7B")
+
+
+def test_a_stage_that_changes_while_we_run_is_read_again(tmp_path):
+    (tmp_path / "model").mkdir()
+    text = (conf_folder() / "model" / "think_sft.yaml").read_text()
+    file = tmp_path / "model" / "mine.yaml"
+    with searching([tmp_path]):
+        for name in ("first", "second"):
+            file.write_text(text.replace("name: think_sft", f"name: {name}"))
+            os.utime(file, ns=(0, len(name)))
+            assert name in catalogue()
+        assert "first" not in catalogue()
+    assert "second" not in catalogue()

@@ -12,6 +12,7 @@ from olmo_stages.errors import NotHere, OlmoStagesError
 from olmo_stages.experiment import Experiment
 from olmo_stages.looking import looking
 from olmo_stages.plan import Needs
+from olmo_stages.progress import watched
 from olmo_stages.stages import MINIATURE
 from olmo_stages.types import Stage
 
@@ -186,7 +187,7 @@ def rehearse(jobs: Iterable[Asked], place: Callable[[str], Place]) -> Rehearsal:
     needs: list[Needs | None] = []
     seconds: list[float | None] = []
     rows: list[Row] = []
-    for asked in jobs:
+    for asked in watched(jobs, "dry run: looked at"):
         row = _row(asked, forecast, place)
         for step in forecast.steps[len(needs) :]:
             needs.append(hours.needs(step))

@@ -20,6 +20,7 @@ from olmo_stages.launching.screen import say
 from olmo_stages.launching.slurm import arrays, cluster, submitted
 from olmo_stages.launching.slurm.options import Options, Resources, read_options
 from olmo_stages.looking import looking
+from olmo_stages.progress import watched
 from olmo_stages.stages import searching
 from olmo_stages.statuses import Status, read_statuses
 
@@ -92,7 +93,7 @@ def _jobs(config: Any, before: dict[str, str], *, multirun: bool) -> Iterator[As
     """The jobs, each composed when it is its turn."""
     words = words_of_jobs(config) if multirun else [list(config.hydra.overrides.task)]
     about = {it.job: it.about for it in asked_for(config)} if multirun else {}
-    for of_job in words:
+    for of_job in watched(words, "dry run: composed"):
         overrides, name = named(of_job)
         asked = Asked(
             name, overrides, about=about.get(name) or told(overrides), before=before.get(name, "")
