@@ -30,6 +30,7 @@ SCRIPTS = (
     "start_up",
     "load_memory",
     "report_page",
+    "gpu",
 )
 QUICK = {"cka_map": "--small", "cosine_null": "--small", "report_page": "--small"}
 PACKAGES = ("torch", "transformers", "scikit-learn", "accelerate", "nnsight", "transformer-lens")

@@ -33,8 +33,7 @@ BATCH = 32
 
 def build(folder):
     """A checkpoint in the hub's format: random weights, one token a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import Olmo3Config, Olmo3ForCausalLM, PreTrainedTokenizerFast
+    from transformers import Olmo3Config, Olmo3ForCausalLM
 
     torch.manual_seed(0)
     kinds = ["sliding_attention"] * 3 + ["full_attention"]
@@ -54,18 +53,26 @@ def build(folder):
     )
     model = Olmo3ForCausalLM(config)
     model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return sum(it.numel() for it in model.parameters())
+
+
+def word_tokenizer():
+    """One token a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     # A special token is found inside words too, so none may be the beginning of one.
     words = {special: i for i, special in enumerate(SPECIAL)}
     words |= {f"w{i}": i for i in range(len(SPECIAL), WORDS)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL[2]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
         eos_token=SPECIAL[1],
         unk_token=SPECIAL[2],
-    ).save_pretrained(folder)
-    return sum(it.numel() for it in model.parameters())
+    )
 
 
 def texts(n):
@@ -83,7 +90,8 @@ class Limit:
         self.decoder = bench.model.model
         ids = sorted(bench.ids, key=len)
         cuts = batches([len(it) for it in ids], bench.budget)
-        self.batches = [right_padded(ids[cut]) for cut in cuts]
+        device = bench.model.device
+        self.batches = [[it.to(device) for it in right_padded(ids[cut])] for cut in cuts]
         self.run(self.batches[:1])  # what the first call of a process makes
 
     def __call__(self):
@@ -91,7 +99,7 @@ class Limit:
 
     def run(self, batches):
         for ids, mask in batches:
-            positions = torch.arange(ids.shape[1]).expand_as(ids)
+            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
             self.decoder(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
             )

@@ -56,14 +56,14 @@ def config(n_layers):
     }
 
 
-def write(folder, n_layers):
-    """One shard a block and one for the rest; returns the bytes of the weights."""
+def write(folder, n_layers, **changes):
+    """One shard a block and one for the rest, config changed; returns the bytes of the weights."""
     import torch
     from safetensors.torch import save_file
     from transformers import Olmo3Config
     from transformers.models.olmo3 import Olmo3ForCausalLM
 
-    (folder / "config.json").write_text(json.dumps(config(n_layers)))
+    (folder / "config.json").write_text(json.dumps(config(n_layers) | changes))
     with torch.device("meta"):
         shapes = Olmo3ForCausalLM(Olmo3Config.from_pretrained(folder)).state_dict()
     shards = {}
