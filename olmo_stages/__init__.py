@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_CHECKED = ("dominant", "similarity", "vectors")
-"""What computes with arrays, and is not called thousands of times; see `olmo_stages.checks`."""
+_CHECKED = ("analyses", "dominant", "similarity", "vectors")
+"""Analyses and what computes with arrays but is not called thousands of times; of all else only the
+doors are checked, see `olmo_stages.checks`."""
 
 # Here rather than in run.py, because a Slurm worker imports the package but never executes run.py.
 install_import_hook([f"{__name__}.{it}" for it in _CHECKED], "beartype.beartype")

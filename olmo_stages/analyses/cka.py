@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar, cast, get_args
 
-from olmo_stages.checks import checked
 from olmo_stages.dominant import VARIANTS
 from olmo_stages.errors import ConfigError
 from olmo_stages.estimates import RESOLUTION, group_weights
@@ -47,7 +46,6 @@ from olmo_stages.types import (
 )
 
 
-@checked
 @dataclass(frozen=True)
 class CKA:
     """Options of the similarity analysis; conf/analysis/cka.yaml holds the defaults.

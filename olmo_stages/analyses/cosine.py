@@ -18,7 +18,6 @@ from typing import ClassVar, cast, get_args
 
 import numpy as np
 
-from olmo_stages.checks import checked
 from olmo_stages.data.splits import folds
 from olmo_stages.errors import ConfigError, PairingError
 from olmo_stages.heldout import HeldOut, Where
@@ -72,7 +71,6 @@ NOTES = {
 """What the notes of headlines mean."""
 
 
-@checked
 @dataclass(frozen=True)
 class Cosine:
     """Options of the analysis; conf/analysis/cosine.yaml holds the defaults.

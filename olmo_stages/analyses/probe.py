@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from olmo_stages.checks import checked
 from olmo_stages.probing.names import BEST_LAYER, DIFFERENCE, DIFFERENCE_STAGES
 from olmo_stages.probing.options import Options
 from olmo_stages.types import (
@@ -42,7 +41,6 @@ CHANGE = Change(
 )
 
 
-@checked
 @dataclass(frozen=True)
 class Probe(Options):
     """The probe analysis, with its options."""

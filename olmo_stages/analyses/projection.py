@@ -25,7 +25,6 @@ from typing import ClassVar, cast, get_args
 
 import numpy as np
 
-from olmo_stages.checks import checked
 from olmo_stages.errors import ConfigError, PairingError
 from olmo_stages.estimates import RESOLUTION
 from olmo_stages.heldout import Where
@@ -52,7 +51,6 @@ from olmo_stages.vectors.shown import figures, headline
 from olmo_stages.vectors.tasks import Task, slots, tasks
 
 
-@checked
 @dataclass(frozen=True)
 class Projection:
     """Options of the projection analysis; conf/analysis/projection.yaml holds the defaults.
