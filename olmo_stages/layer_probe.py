@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from olmo_stages.logistic import Axes, accelerated, classes, polish, principal_axes
+from olmo_stages.logistic import Axes, Classes, accelerated, classes, polish, principal_axes
 from olmo_stages.types import ProbeKind
 
 Layer = Float[np.ndarray, "example feature"]
@@ -82,7 +82,7 @@ def standardised(
 def solve(
     kind: ProbeKind,
     axes: Axes,
-    y: Float[np.ndarray, "example target"],
+    found: Classes,
     strength: Float[np.ndarray, " target"],
 ) -> tuple[Float[np.ndarray, "axis target"], Float[np.ndarray, " target"]]:
     """Weights and biases of every target in the axes' coordinates.
@@ -95,13 +95,12 @@ def solve(
     Args:
         kind: of the probes.
         axes: the training examples.
-        y: 0 or 1; a negative label leaves the example out, which LDA cannot do.
+        found: the targets' classes; LDA cannot leave examples out.
         strength: penalty of each target.
 
     Source:
         Friedman 1989 (regularised discriminant analysis); Marks & Tegmark 2023 (mass mean).
     """
-    found = classes(axes, y)
     difference = found.means[1] - found.means[0]
     # Classes with equal means up to rounding have no direction, and must not get a random one.
     spread = NEGLIGIBLE[axes.z.dtype] * np.sqrt(axes.spectrum.sum())
@@ -143,8 +142,8 @@ def try_strengths(
     # In single precision, which is a thousand times finer than the fits' tolerance.
     fitted = axes.single() if recipe.kind == "logistic" else axes
     without = np.where(inner[:, None] == numbers, -1.0, y[:, None])
-    targets = np.repeat(np.concatenate([without, y[:, None]], axis=1), len(grid), axis=1)
-    w, b = solve(recipe.kind, fitted, targets, np.tile(grid, len(numbers) + 1))
+    found = classes(fitted, np.concatenate([without, y[:, None]], axis=1)).repeated(len(grid))
+    w, b = solve(recipe.kind, fitted, found, np.tile(grid, len(numbers) + 1))
     columns = np.split(np.arange(len(b)), len(numbers) + 1)
     loss = np.zeros(len(grid))
     for fold, its in zip(numbers, columns[:-1], strict=True):
@@ -164,11 +163,12 @@ def _each_in_its_own_axes(
     for fold in np.unique(inner):
         out = inner == fold
         part = principal_axes(axes.z[~out])
-        targets = np.repeat(y[~out, None], len(grid), axis=1)
-        w, b = solve(recipe.kind, part, targets, grid)
+        w, b = solve(recipe.kind, part, classes(part, y[~out, None]).repeated(len(grid)), grid)
         scores = part.project(axes.z[out]) @ w + b
         loss += validation_loss(recipe.kind, scores, y[out]) * out.mean()
-    return Tried(loss, *solve(recipe.kind, axes, np.repeat(y[:, None], len(grid), 1), grid))
+    return Tried(
+        loss, *solve(recipe.kind, axes, classes(axes, y[:, None]).repeated(len(grid)), grid)
+    )
 
 
 def validation_loss(
@@ -240,6 +240,7 @@ def relabelled_scores(
         axes = principal_axes(x[~out])
         strength = np.full(y.shape[1], strengths[fold])
         # Single precision is twice as fast and a thousand times finer than the fits' tolerance.
-        w, b = solve(recipe.kind, axes.single(), y[~out], strength)
+        single = axes.single()
+        w, b = solve(recipe.kind, single, classes(single, y[~out]), strength)
         scores[:, out] = (axes.project(x[out]).astype(np.float32) @ w + b).T
     return scores

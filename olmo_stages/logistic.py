@@ -111,6 +111,11 @@ class Classes(NamedTuple):
     half: Float[np.ndarray, "target example"]
     means: tuple[Float[np.ndarray, "target axis"], Float[np.ndarray, "target axis"]]
 
+    def repeated(self, n: int) -> "Classes":
+        """Each target n times in a row."""
+        half, first, second = (np.repeat(it, n, axis=0) for it in (self.half, *self.means))
+        return Classes(half, (first, second))
+
 
 def classes(axes: Axes, y: Float[np.ndarray, "example target"]) -> Classes:
     """Weights that balance the classes of every target, and the means of these.

@@ -150,11 +150,12 @@ def _run(
         for capture in captures
     }
     found: dict[Key, torch.Tensor] = {}
+    memory = _Together(layers)
 
     def register(stack: ExitStack) -> None:
         for layer in layers:
             for capture in captures:
-                read = reader(found, Key(*capture, layer), chosen[capture.position])
+                read = reader(found, Key(*capture, layer), chosen[capture.position], memory)
                 place(stack, decoder.blocks[max(layer, 0)], capture.site, layer, read)
         # Registered after the readers, because hooks run in the order of their registration.
         if layers[-1] == EMBEDDING_LAYER:
@@ -166,6 +167,30 @@ def _run(
     with hooks(register), torch.inference_mode(), suppress(Stop):
         decoder.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     return found
+
+
+class _Together:
+    """Memory for a batch's rows of all layers, taken at the first of them.
+
+    Small pieces that stay would lie within the large ones that the CPU's blocks free, which would
+    then be too small for the next block: memory would grow from layer to layer.
+
+    Args:
+        layers: those that are read.
+    """
+
+    def __init__(self, layers: Sequence[int]) -> None:
+        self._place = {layer: number for number, layer in enumerate(layers)}
+        self._taken: dict[Capture, torch.Tensor] = {}
+
+    def __call__(self, key: Key, rows: torch.Tensor) -> torch.Tensor:
+        """The same rows, in that memory."""
+        if rows.device.type != "cpu":
+            return rows
+        capture = Capture(key.site, key.position)
+        if capture not in self._taken:
+            self._taken[capture] = rows.new_empty(len(self._place), *rows.shape)
+        return self._taken[capture][self._place[key.layer]].copy_(rows)
 
 
 def place(
@@ -189,9 +214,12 @@ def place(
 
 
 def reader(
-    found: dict[Key, torch.Tensor], key: Key, chosen: Bool[torch.Tensor, "example token"]
+    found: dict[Key, torch.Tensor],
+    key: Key,
+    chosen: Bool[torch.Tensor, "example token"],
+    keep: Callable[[Key, torch.Tensor], torch.Tensor] = lambda _, rows: rows,
 ) -> Callable[[torch.Tensor], None]:
-    """What pools hidden states as the key says and puts the rows into `found`."""
+    """What pools hidden states as the key says and puts the rows into `found`, as they are kept."""
 
     def read(hidden: Hidden) -> None:
         if hidden.shape[:2] != chosen.shape:
@@ -201,7 +229,7 @@ def reader(
             )
         rows = pool(hidden, chosen.to(hidden.device), mean=key.position in MEANS)
         # The tokens of all layers together may not fit beside the model.
-        found[key] = rows.cpu() if key.position == "tokens" else rows
+        found[key] = keep(key, rows.cpu() if key.position == "tokens" else rows)
 
     return read
 
